@@ -26,7 +26,9 @@ transactions = source(app, topics.transactions.name)
 async def check_position(partition: int, start: int) -> None:
     """Refuse a state that does not fit the topics or the settings."""
     tp = TP(topics.transactions.name, partition)
-    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    await check_topics_known(
+        table, partition, app.topic_ids, app.recreated, changelog=topics.cards_changelog.name
+    )
     await check_state(app.consumer, table, tp, start, state_settings(settings), settings.model)
 
 

@@ -51,7 +51,9 @@ async def send_copies(outputs: Outputs) -> None:
 
 async def check_position(partition: int, _start: int) -> None:
     """Refuse a state that does not fit the topics."""
-    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    await check_topics_known(
+        table, partition, app.topic_ids, app.recreated, changelog=topics.labels_changelog.name
+    )
     await check_labels(app.consumer, table, TP(topics.labels.name, partition))
 
 

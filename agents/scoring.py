@@ -72,7 +72,9 @@ async def check_and_bind(partition: int, start: int) -> None:
     The models for the next records are loaded now; if one cannot be loaded, the start is refused.
     """
     tp = TP(topics.enriched.name, partition)
-    await check_topics_known(table, partition, app.topic_ids, app.recreated)
+    await check_topics_known(
+        table, partition, app.topic_ids, app.recreated, changelog=topics.terminals_changelog.name
+    )
     shape = terminal_settings(settings)
     end = await check_state(app.consumer, table, tp, start, shape, settings.model)
     in_force = await bind_model(table, partition, end, starting.hash, settings.threshold)

@@ -8,6 +8,7 @@ from app.blocks.faust.halt import halt
 from app.file_writing import explained, write_whole
 from app.folder_locks import claim_folder
 from app.kafka.clients import check_group, cluster_id
+from app.kafka.lost_changelogs import refuse_lost_changelogs
 from app.kafka.topic_admin import check_topics, log_ends
 from app.machine_limits import require_open_files
 from app.settings import Settings
@@ -55,7 +56,9 @@ async def check_start(settings: Settings, topics: Topics) -> bool:
     from app.cassandra.schema_check import check_schema_at_start
 
     await check_group(settings)
-    for topic, warning in (await check_topics(settings, topics.all)).items():
+    warnings = await check_topics(settings, topics.all)
+    await refuse_lost_changelogs(settings, topics)
+    for topic, warning in warnings.items():
         logger.warning("topic %s: %s", topic, warning)
     horizon = terminal_rules(settings).horizon_ms
     if 0 <= settings.retention_ms < horizon:
@@ -85,6 +88,10 @@ async def discard_stale_stores(app: Any) -> None:
     """Delete the stores in the state folder of a `FraudApp` that cannot be continued: they are rebuilt.
 
     A folder is gone on with where it was left, by the same app on the same cluster's changelogs only.
+
+    Raises:
+        SchemaError: the changelogs were deleted and created again. Nothing is deleted then: the stores are all that is
+            left of the state.
     """
     settings, file = app.settings, app.settings.state_dir / _OWNER
     owner = f"{app.conf.id} on cluster {await cluster_id(settings)}"
@@ -92,18 +99,19 @@ async def discard_stale_stores(app: Any) -> None:
         owner += f", generation {settings.generation}"
     before, *changelogs = (_read(file) or owner).splitlines()
     was = dict(line.split(" ", 1) for line in changelogs)
+    ids = app.topic_ids
+    lost = [name for name, one in was.items() if one and ids.get(name, one) != one]
+    if lost and before == owner:
+        raise app.recreated(lost)
     now = {}
     for table in app.tables.values():
         name = table.changelog_topic.get_topic_name()
-        now[name] = app.topic_ids.get(name, "")
+        now[name] = ids.get(name, "")
         ends = await log_ends(settings, name)
-        recreated = name in was and was[name] != now[name]
-        for partition in table.discard_stale(ends, foreign=before != owner or recreated):
+        for partition in table.discard_stale(ends, foreign=before != owner):
             logger.warning(
                 "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
-                f"that of {before}" if before != owner
-                else f"of a changelog {name} that no longer exists" if recreated
-                else f"ahead of its changelog {name}",
+                f"that of {before}" if before != owner else f"ahead of its changelog {name}",
             )  # fmt: skip
     with explained(file.parent, "FRAUDSTREAM_DATADIR"):
         write_whole(file, "\n".join([owner, *(f"{name} {now[name]}" for name in now)]))

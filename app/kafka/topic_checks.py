@@ -40,9 +40,12 @@ def recreated(names: Sequence[str], settings: Settings, *, gone: bool = False) -
     anew = f"FRAUDSTREAM_APP_ID={next_app_id(settings.app_id)}"
     what = f"topic {names[0]} was" if len(names) == 1 else f"topics {', '.join(names)} were"
     again = "" if gone else " and created again"
+    why = "its offsets start again at 0, and new records would be skipped as already seen"
+    if all(name.endswith("-changelog") for name in names):
+        why = "the state cannot be rebuilt from it"
     return SchemaError(
-        f"{what} deleted{again} since the state of {settings.app_id} was built: its offsets start again at 0, and "
-        f"new records would be skipped as already seen; run `{anew} fraudstream topics`, then "
+        f"{what} deleted{again} since the state of {settings.app_id} was built: {why}; "
+        f"run `{anew} fraudstream topics`, then "
         f"start the workers with {anew}, "
         "which builds the state from the topics as they are now"
     )

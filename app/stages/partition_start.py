@@ -11,8 +11,10 @@ from app.stages.parked_labels import PREFIX, erased_rows, erasures_of
 from app.stages.reserved_rows import (
     IN_FORCE_KEY,
     PINS_KEY,
+    POSITION_KEY,
     StatePosition,
     in_force_row,
+    is_of_later_than_0_1_0,
     read_in_force,
 )
 
@@ -59,25 +61,34 @@ async def check_topics_known(
     partition: int,
     present: Mapping[str, str],
     refusal: Callable[[list[str]], Exception],
+    *,
+    changelog: str,
 ) -> None:
     """Refuse a state that was built from topics which have been deleted and created again since.
 
-    A state without the ids of some topics adopts the present ones.
+    A state without the ids of some topics adopts the present ones. It has the row before its first block. So a state
+    with blocks and without the row is what a worker wrote into a changelog that was created again while it ran; only
+    release 0.1.0 wrote no such row.
 
     Args:
         table: the stage's table.
         partition: its partition.
         present: Kafka's ids of the topics, by name.
         refusal: makes the error from the names of the topics that differ.
+        changelog: name of the table's changelog.
 
     Raises:
         Exception: `refusal`.
         ForeignWriterError: another worker wrote the changelog.
     """
-    known = KnownTopics.read(table.reader(partition).get(TOPICS_KEY))
+    reader = table.reader(partition)
+    raw = reader.get(TOPICS_KEY)
+    if raw is None and is_of_later_than_0_1_0(reader.get(POSITION_KEY)):
+        raise refusal([changelog])
+    known = KnownTopics.read(raw)
     if names := known.differing(present):
         raise refusal(names)
-    if known.adopt(present):
+    if known.adopt(present) or raw is None:
         await table.write(partition, [known.encode()])
 
 

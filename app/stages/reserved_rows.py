@@ -134,6 +134,13 @@ class _StoredPosition(msgspec.Struct, array_like=True):
 
 
 _position_decoder = msgspec.msgpack.Decoder(_StoredPosition)
+#: Number of values in a position row of release 0.1.0.
+_VALUES_OF_0_1_0 = 2
+
+
+def is_of_later_than_0_1_0(raw: bytes | None) -> bool:
+    """Whether a position row is there, and a release later than 0.1.0 wrote it."""
+    return raw is not None and len(msgspec.msgpack.decode(raw[8:])) > _VALUES_OF_0_1_0
 
 
 class ModelOffsets:

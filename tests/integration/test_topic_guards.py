@@ -113,6 +113,51 @@ def test_a_topic_that_was_created_again_is_refused_shorter_or_longer(
         fleet.terminate("a")
 
 
+def test_changelogs_that_were_lost_are_refused_while_and_before_a_worker_runs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    topics = deployment.topics
+    changelogs = (topics.cards_changelog, topics.terminals_changelog, topics.labels_changelog)
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 100))
+        deployment.drain()
+        for spec in changelogs:
+            asyncio.run(recreate(settings, spec))
+        deployment.send(
+            transactions(100, 20)
+        )  # the worker writes into a changelog that it does not know
+        wait_until(lambda: bool(fleet.failures), "the worker to refuse")
+        assert "-changelog was deleted and created again" in refused(fleet, 5).replace(
+            "were", "was"
+        )
+        fleet.restarts.clear()  # it may have stopped because of what it wrote there
+        stores = {path for path in fleet["a"].datadir.rglob("*.db") if path.is_dir()}
+        assert stores
+        for lost in (False, True):  # with its state folder, and without one
+            if lost:
+                fleet.wipe("a")
+            fleet.start("a")
+            said = refused(fleet, 5)
+            assert re.search(r"-changelog (was|were) deleted and created again", said), said
+            assert "the state cannot be rebuilt from it" in said
+            if not lost:
+                assert all(path.exists() for path in stores), "they are all that is left"
+        assert not fleet.restarts
+
+    follower = way_out(said, settings)
+    with Fleet(environ_of(follower.settings), tmp_path / "2") as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        follower.drain()
+        assert fleet.restarts == []
+        assert follower.verify()["scored"] == 120
+        fleet.terminate("a")
+
+
 def test_partitions_that_are_added_stop_the_worker_with_a_command_that_helps(
     settings: Settings, tmp_path: Path
 ) -> None:

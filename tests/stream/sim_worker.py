@@ -695,14 +695,14 @@ async def start_sink(*_: Any) -> None:
 async def start_cards(worker: Worker, table: Any, partition: int, start: int) -> None:
     """As agents/cards.py."""
     tp = TP(worker.world.topics.transactions.name, partition)
-    await check_topics_known(table, partition, TOPIC_IDS, refused)
+    await check_topics_known(table, partition, TOPIC_IDS, refused, changelog=table._changelog_name)
     await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
 
 
 async def start_scoring(worker: Worker, table: Any, partition: int, start: int) -> None:
     """As agents/scoring.py."""
     tp = TP(worker.world.topics.enriched.name, partition)
-    await check_topics_known(table, partition, TOPIC_IDS, refused)
+    await check_topics_known(table, partition, TOPIC_IDS, refused, changelog=table._changelog_name)
     end = await check_state(worker.consumer, table, tp, start, worker.world.state_settings)
     # as its setting says, which another worker of the deployment may have otherwise
 

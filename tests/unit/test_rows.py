@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from faust.types import TP
 
@@ -195,6 +196,13 @@ async def away() -> str:
     raise NotAnsweringError
 
 
+async def known_by(table: Any, present: dict[str, str]) -> None:
+    """As an agent checks it."""
+    await check_topics_known(
+        table, 1, present, lambda names: SchemaError(str(names)), changelog="t-changelog"
+    )
+
+
 class TestStart:
     def table(self, *rows: Any) -> Any:
         state = Rows(dict(rows))
@@ -218,17 +226,28 @@ class TestStart:
     async def test_topics_are_adopted_once_and_others_are_refused(self) -> None:
         table = self.table()
         for present in ({"t": "one"}, {"t": "one"}, {"t": "one", "u": "two"}):
-            await check_topics_known(table, 1, present, lambda names: SchemaError(str(names)))
+            await known_by(table, present)
         assert len(table.written) == 2
         known = KnownTopics.read(table.reader(1).get(TOPICS_KEY))
         assert (known.ids, known.changes) == ({"t": "one", "u": "two"}, 2)
         with pytest.raises(SchemaError, match=r"\['u'\]"):
-            await check_topics_known(
-                table, 1, {"t": "one", "u": "three"}, lambda names: SchemaError(str(names))
-            )
+            await known_by(table, {"t": "one", "u": "three"})
         # brokers without ids, and topics that are not there, say nothing
-        await check_topics_known(table, 1, {}, lambda names: SchemaError(str(names)))
+        await known_by(table, {})
         assert len(table.written) == 2
+
+    async def test_a_changelog_that_was_created_again_under_a_worker_is_refused(self) -> None:
+        """What the worker wrote into it before it stopped looks like a state, but is one block."""
+        block = StatePosition(4, "s").encode()
+        with pytest.raises(SchemaError, match="t-changelog"):
+            await known_by(self.table(block), {"t": "one"})
+        table = self.table()
+        await known_by(table, {})  # of brokers without ids
+        table.reader(1).write([block])
+        await known_by(table, {"t": "one"})
+        # release 0.1.0 wrote no ids, and two values
+        old = (block[0], (4).to_bytes(8, "big") + msgspec.msgpack.encode(("s", {})))
+        await known_by(self.table(old), {"t": "one"})
 
     def test_models_of_what_is_left(self) -> None:
         pins = ModelOffsets([(0, "a"), (5, "b"), (9, "c")])
