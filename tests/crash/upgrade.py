@@ -57,6 +57,8 @@ def installed(folder: Path, commit: str | None) -> Path | None:
         for package in ("app", "agents", "tables", "models", "cql"):
             shutil.copytree(ROOT / package, source / package)
     else:
+        if shutil.which("git") is None:
+            return None
         archive = folder / f"{name}.tar"
         with archive.open("wb") as output:
             done = subprocess.run(
@@ -190,7 +192,7 @@ def main() -> int:
             settings = Settings(
                 _env_file=None,  # type: ignore[call-arg]
                 home=folder / "home", broker=endpoints.broker, cassandra=f"{host}:{port}", app_id="upgrade",
-                session_timeout=10_000, prediction_ttl="forever", label_wait=5_000,
+                session_timeout=10_000, prediction_ttl="forever", label_wait=5_000, standby_replicas=1,
             )  # fmt: skip
             silences = roll(
                 settings, before, present, folder / "workers", rate=options.rate, seconds=options.seconds, say=say
