@@ -12,6 +12,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
+from aiokafka.errors import KafkaError
 
 from app.cassandra.model_registry import register
 from app.cassandra.session import connected
@@ -145,7 +146,7 @@ class Changes(threading.Thread):
             try:
                 if done():
                     return
-            except UnavailableError:
+            except (UnavailableError, KafkaError):  # it may be away, or end a connection
                 time.sleep(_AGAIN_SECONDS)
             time.sleep(_POLL_SECONDS)
 

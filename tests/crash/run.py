@@ -16,7 +16,8 @@ stream finish and checks that
   than the new one.
 
 With `--brokers 3 --nodes 3` it starts so many, each in a network of its own. One broker and one node at a time are
-killed, frozen or cut off; everything that was sent before must be scored and stored before they come back.
+killed, frozen, cut off or lose their disk; everything that was sent before must be scored and stored before they come
+back, and the stream must not be silent for longer than `silence.MOST_SILENT_SECONDS`.
 
 It exits with 0 only if all of that holds. The same seed does the same things at the same points, as far as
 timing allows.
@@ -43,7 +44,7 @@ from app.devstack.progress import NoProgress
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
 from app.settings import Settings
-from tests.crash import worker
+from tests.crash import silence, worker
 from tests.crash.changes import Changes
 from tests.crash.ending import Done, States, compare_states, figures, lines
 from tests.crash.feed import Feed
@@ -106,7 +107,7 @@ class CrashTest:
         drain_seconds: float = DRAIN_SECONDS,
         transactional: bool = True,
         changes: int = CHANGES,
-        several: tuple[Cluster, Network] | None = None,
+        several: tuple[Cluster, Network | None] | None = None,
     ) -> None:
         self.seed = seed
         self.done: Done = Done()
@@ -115,6 +116,7 @@ class CrashTest:
         self._deployment = Deployment(settings)
         self._outages = Outages(*several, self._deployment, self.say) if several else None
         self._servers = len(several[0].stacks) if several else 2
+        self._racks = several[0].shape.brokers if several else 0
         self._steps = steps
         self._seconds_a_step = seconds_a_step
         self._drain_seconds = drain_seconds
@@ -153,8 +155,10 @@ class CrashTest:
         """
         self._deployment.prepare()
         self._changes.prepare()
+        if self._outages is not None:
+            silence.stamp_predictions(self._settings)
         with self._fleet as fleet:
-            fleet.start(*NAMES[:2])
+            self._start(*NAMES[:2])
             try:
                 with self._watch:
                     self._take_steps()
@@ -181,18 +185,40 @@ class CrashTest:
         states, fresh = self._compare_states(live)
         if problems := [*filter(None, [self._watch.too_much()]), *grown(old, fresh, self._servers)]:
             raise CrashTestError("; ".join(problems))
+        outages = self._outage_figures()
         committed, aborted = self._feed.transactions
         return lines(
             (
                 *figures(self.seed, self.done, report, states, old, fresh, self._watch),
                 ("changes", self._changes.figures()),
-                *(self._outages.figures() if self._outages else ()),
+                *outages,
                 ("Kafka transactions", f"{committed:,} committed, {aborted:,} aborted"),
                 ("stops by zombies", str(len(fleet.restarts))),
                 ("waits for servers", str(fleet.waits)),
                 ("time", f"{time.monotonic() - self._began:,.0f} s"),
             )
         )
+
+    def _outage_figures(self) -> list[tuple[str, str]]:
+        """How long the stream was silent while a broker or node was away.
+
+        Raises:
+            CrashTestError: too long.
+        """
+        if self._outages is None:
+            return []
+        past = self._outages.past
+        scoring = silence.scoring_silences(self._settings)
+        storing = silence.pauses(self._watch.rows_at)
+        if wrong := silence.too_long(past, scoring, storing):
+            raise CrashTestError(wrong)
+        return silence.figures(past, scoring, storing)
+
+    def _start(self, *names: str) -> None:
+        """Start workers; of several brokers, each reads from those of its own rack."""
+        for name in names:
+            rack = f"rack{NAMES.index(name) % self._racks + 1}" if self._racks else None
+            self._fleet.start(name, environ={"FRAUDSTREAM_KAFKA_RACK": rack} if rack else None)
 
     # ------------------------------------------------------------------ steps
 
@@ -242,9 +268,9 @@ class CrashTest:
             if step.act is Act.WIPE:
                 fleet.wipe(name)
             time.sleep(step.spell)
-            fleet.start(*names)
+            self._start(*names)
         elif step.act is Act.ADD:
-            fleet.start(name)
+            self._start(name)
         elif step.act is Act.REMOVE:
             self.say("removed", f"{name} in {fleet.terminate(name):.1f} s")
         else:
@@ -496,7 +522,7 @@ def main() -> int:
 
 def _started(
     around: ExitStack, home: Path, members: Mapping[str, int]
-) -> tuple[Stack | None, tuple[Cluster, Network] | None, Settings]:
+) -> tuple[Stack | None, tuple[Cluster, Network | None] | None, Settings]:
     """Servers that run until `around` ends, and a deployment on them."""
     brokers, nodes = members["broker"], members["node"]
     if brokers == nodes == 1:

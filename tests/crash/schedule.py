@@ -1,5 +1,6 @@
 """What a crash test does and when: everything follows from the seed."""
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Act(StrEnum):
     CRASH = "crash"  # a server, with SIGKILL
     FREEZE = "freeze"  # a server, with SIGSTOP and SIGCONT
     CUT = "cut off"  # a server, from everything else
+    LOSE = "lose disk"  # a server, with SIGKILL; it begins again with an empty disk
     DELAY = "delay"  # each request of the workers' producers
     STALL = "stall"  # the thread that sends records
 
@@ -40,7 +42,7 @@ KILLS = (Act.KILL, Act.WIPE, Act.KILL_ALL)
 #: What the members of a cluster are called in steps (`broker 2`), and which server each is.
 MEMBERS = {"broker": "kafka", "node": "cassandra"}
 #: What is done to each of several brokers and nodes in turn.
-_TO_MEMBERS = (Act.CRASH, Act.FREEZE, Act.CUT)
+_TO_MEMBERS = (Act.CRASH, Act.FREEZE, Act.CUT, Act.LOSE)
 #: Seconds for which one is away at least: longer than others take to notice.
 _MEMBER_AWAY = 15.0
 
@@ -131,10 +133,11 @@ def schedule(seed: int, counts: Counts, members: Mapping[str, int] | None = None
     )
     steps: list[tuple[Act, str | None]] = [(act, _TARGETS.get(act)) for act in acts]
     for name, count in (members or {}).items():
-        # every act meets every one of them, in as many steps as there are such pairs
+        # every act meets every one of them, in as many steps as there are such pairs; all acts come first
+        again = math.lcm(len(_TO_MEMBERS), count)
         steps += [
-            (_TO_MEMBERS[(turn + turn // count) % len(_TO_MEMBERS)], f"{name} {turn % count + 1}")
-            for turn in range(max(len(_TO_MEMBERS), counts.kills * count // 6))
+            (_TO_MEMBERS[turn % len(_TO_MEMBERS)], f"{name} {(turn + turn // again) % count + 1}")
+            for turn in range(max(len(_TO_MEMBERS), counts.kills * count // 5))
         ]
     for number in range(0 if members else counts.cassandra):
         steps.append((Act.FREEZE if number % 2 == 0 else Act.CRASH, "cassandra"))

@@ -1,10 +1,13 @@
 """One broker or node of several is away: the stream must continue meanwhile, and all be in sync afterwards."""
 
 import asyncio
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from cassandra import ConsistencyLevel
@@ -12,14 +15,17 @@ from cassandra.query import SimpleStatement
 
 from app.cassandra.session import SCAN, connected
 from app.devstack.cluster import START_SECONDS, Cluster
+from app.devstack.servers import SERVERS
+from app.devstack.stack import Stack
 from app.errors import UnavailableError
 from app.kafka.clients import admin
 from tests.crash.schedule import MEMBERS, Act, Step
+from tests.crash.silence import Outage
 from tests.deployment import Deployment
 from tests.network import Network
 
-#: For the stream to process what was sent before: a broker or node that says nothing is given up after up to a minute,
-#: and workers are killed at the same time.
+#: Against hangs, for the stream to process what was sent before, and for all replicas to be in sync again. How long the
+#: stream may be silent is another limit (`silence.py`).
 _PATIENCE_SECONDS = 900.0
 _POLL_SECONDS = 1.0
 
@@ -29,18 +35,22 @@ class Outages:
 
     Args:
         cluster: running.
-        network: in which its servers are.
+        network: in which its servers are; None: none is cut off.
         deployment: whose stream must continue.
         say: told what happens.
 
     Attributes:
-        continued: member and act, and the seconds until everything that was sent before was scored and stored.
+        past: those that are over.
     """
 
     def __init__(
-        self, cluster: Cluster, network: Network, deployment: Deployment, say: Callable[[str, str], None]
-    ) -> None:  # fmt: skip
-        self.continued: list[tuple[str, float]] = []
+        self,
+        cluster: Cluster,
+        network: Network | None,
+        deployment: Deployment,
+        say: Callable[[str, str], None],
+    ) -> None:
+        self.past: list[Outage] = []
         self._cluster = cluster
         self._network = network
         self._deployment = deployment
@@ -70,32 +80,20 @@ class Outages:
         if self._error is not None:
             raise self._error
 
-    def figures(self) -> list[tuple[str, str]]:
-        """How long the stream needed while one was away, a line per kind of outage."""
-        found: dict[str, list[float]] = {}
-        for name, seconds in self.continued:
-            kind, _, act = name.split(" ", 2)
-            found.setdefault(f"{kind} {act}", []).append(seconds)
-        return [
-            (name, f"{len(one)} times, the stream continued within {max(one):.0f} s")
-            for name, one in sorted(found.items())
-        ]
-
     def _outage(self, step: Step) -> None:
         try:
             kind, number = step.target.split()
             server = MEMBERS[kind]
+            began = time.time()
             back = self._take_away(server, int(number), step.act)
-            began = time.monotonic()
             try:
                 time.sleep(step.spell)
                 self._await_progress()
             finally:
                 back()
-            seconds = time.monotonic() - began
-            self.continued.append((f"{step.target} {step.act}", seconds))
-            self._say("back", f"{step.target}; the stream had continued within {seconds:.0f} s")
+            self._say("back", f"{step.target}, after {time.time() - began:.0f} s")
             self._await_whole(server)
+            self.past.append(Outage(began, time.time(), f"{kind} {step.act}"))
             self._say("whole", f"all of {server}")
         except Exception as error:
             self._error = error
@@ -104,14 +102,18 @@ class Outages:
         """Returns what brings it back."""
         stack = self._cluster.stacks[server, number]
         if act is Act.CUT:
-            self._network.cut(server, number)
-            return lambda: self._network.mend(server, number)
+            network = self._network
+            assert network is not None, "there is no network to cut"
+            network.cut(server, number)
+            return lambda: network.mend(server, number)
         if act is Act.FREEZE:
             running = stack.running(server)
             assert running is not None, f"{server} {number} does not run"
             running.process.send_signal(signal.SIGSTOP)
             return lambda: running.process.send_signal(signal.SIGCONT)
-        stack.stop(server, kill=act is Act.CRASH)
+        stack.stop(server, kill=act in (Act.CRASH, Act.LOSE))
+        if act is Act.LOSE:
+            return lambda: begin_again(stack, server)
         return lambda: stack.start(server, START_SECONDS)
 
     def _await_progress(self) -> None:
@@ -164,3 +166,42 @@ class Outages:
             for _ in range(3 * self._cluster.shape.nodes):  # each coordinator is asked
                 session.execute(statement, execution_profile=SCAN)
         return ""
+
+
+def begin_again(stack: Stack, server: str) -> None:
+    """Start a stopped broker or node of several on an empty disk, as docs/operations.md says."""
+    folder = SERVERS[server].folder(stack.home)
+    shutil.rmtree(folder / "data")
+    if server == "kafka":
+        (
+            folder / "formatted"
+        ).unlink()  # so it is formatted, with the same ids, and copies its partitions
+        stack.start(server, START_SECONDS)
+        return
+    with _replacing(stack):
+        stack.start(server, START_SECONDS)
+
+
+@contextmanager
+def _replacing(stack: Stack) -> Iterator[None]:
+    """Let a node take the place of the one that had its address, and stream its rows from the others."""
+    usual = stack._extras["cassandra"]
+    host = stack._host
+    lines = []
+    for line in usual.lines.splitlines():
+        if line.startswith("initial_token:"):  # it takes those of the node that it replaces
+            continue
+        own = f"{host}:"  # a seed does not stream
+        before, seeds, after = line.partition('seeds: "')
+        listed, quote, rest = after.partition('"')
+        others = ",".join(one for one in listed.split(",") if not one.startswith(own))
+        changed = f"{before}{seeds}{others}{quote}{rest}"
+        lines.append(changed.replace("auto_bootstrap: false", "auto_bootstrap: true"))
+    option = f"-Dcassandra.replace_address_first_boot={host}"
+    stack._extras["cassandra"] = replace(
+        usual, lines="\n".join(lines) + "\n", java=(*usual.java, option)
+    )
+    try:
+        yield
+    finally:
+        stack._extras["cassandra"] = usual

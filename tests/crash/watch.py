@@ -38,6 +38,7 @@ class Sample:
         tasks: asyncio tasks of all its event loops.
         threads: of Python.
         rebalances: that it has lived through.
+        last_row: when Cassandra acknowledged its newest row, epoch seconds; 0 where none was written.
     """
 
     memory_mib: float
@@ -45,6 +46,7 @@ class Sample:
     tasks: int
     threads: int
     rebalances: int
+    last_row: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -71,6 +73,7 @@ def sample(worker: WorkerProcess) -> Sample:
         int(values["fraudstream_tasks"]),
         int(values["fraudstream_threads"]),
         int(values["fraudstream_rebalances_total"]),
+        values.get("fraudstream_sink_last_row_timestamp_seconds", 0.0),
     )
 
 
@@ -131,12 +134,14 @@ class Watch:
         samples: how many were taken.
         highest: the sample with the most memory.
         most_tasks: the most tasks that any had.
+        rows_at: moments at which rows were acknowledged, epoch seconds, one per sample at most.
     """
 
     def __init__(self, workers: Callable[[], dict[str, WorkerProcess]]) -> None:
         self.samples = 0
         self.highest: tuple[str, Sample] | None = None
         self.most_tasks = 0
+        self.rows_at: set[float] = set()
         self._workers = workers
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -165,5 +170,7 @@ class Watch:
     def _take(self, name: str, taken: Sample) -> None:
         self.samples += 1
         self.most_tasks = max(self.most_tasks, taken.tasks)
+        if taken.last_row:
+            self.rows_at.add(taken.last_row)
         if self.highest is None or taken.memory_mib > self.highest[1].memory_mib:
             self.highest = name, taken
