@@ -2,19 +2,18 @@
 
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.address_syntax import CASSANDRA_PORT, KAFKA_PORT, is_loopback, parse_addresses
+from app.address_syntax import CASSANDRA_PORT, KAFKA_PORT, parse_addresses
 from app.durations import Duration
+from app.encrypted_credentials import refuse_unencrypted
 from app.env_file import ENV_PREFIX
 
 _SECRET_CHARACTERS = 32
 #: Lists that have a default, and may be empty.
 _MAY_BE_EMPTY = frozenset({"drop_fields"})
-_ALLOWING = "or allow it with FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
 
 
 class AccessSettings(BaseSettings):
@@ -222,41 +221,5 @@ class AccessSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _credentials_are_encrypted(self) -> Self:
-        if self.allow_unencrypted_credentials:
-            return self
-        if self.kafka_security == "SASL_PLAINTEXT" and (host := _elsewhere(self.broker)):
-            msg = (
-                f"FRAUDSTREAM_KAFKA_SECURITY=SASL_PLAINTEXT sends credentials to {host} without encryption: "
-                f"use SASL_SSL, {_ALLOWING}"
-            )
-            raise ValueError(msg)
-        if self.cassandra_username and not self.uses_cassandra_tls:
-            host = _elsewhere(self.cassandra)
-            if host:
-                msg = (
-                    f"FRAUDSTREAM_CASSANDRA_USERNAME sends a password to {host} without encryption: "
-                    f"set FRAUDSTREAM_CASSANDRA_TLS=true, {_ALLOWING}"
-                )
-                raise ValueError(msg)
-        for name, sends in (
-            ("schema_registry", self.schema_registry_username),
-            ("kafka_token_provider", self.kafka_password),
-        ):
-            url = getattr(self, name) or ""
-            if (
-                sends
-                and url.startswith("http://")
-                and not is_loopback(urlsplit(url).hostname or "")
-            ):
-                msg = (
-                    f"FRAUDSTREAM_{name.upper()}={url} sends a password without encryption: use https, "
-                    f"{_ALLOWING}"
-                )
-                raise ValueError(msg)
+        refuse_unencrypted(self)
         return self
-
-
-def _elsewhere(addresses: str | None) -> str | None:
-    """The first host that is another machine; None: all are this one."""
-    hosts = [host for host, _ in parse_addresses(addresses, 1)] if addresses else []
-    return next((host for host in hosts if not is_loopback(host)), None)

@@ -1,5 +1,6 @@
 """Addresses as people write them."""
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 #: Ports of addresses that name none, as the clients have them.
@@ -34,6 +35,7 @@ def parse_addresses(text: str, default_port: int) -> list[tuple[str, int]]:
     return [parse_address(part, default_port) for part in parts or [text]]
 
 
+@lru_cache(1_024)  # asked with every request to the pages
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by its name alone; a name that would have to be looked up is not."""
     try:

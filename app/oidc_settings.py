@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from app.access_settings import AccessSettings
-from app.address_syntax import is_loopback
 
 #: As in app/web/roles.py, which settings must not import.
 _ROLES = ("viewer", "analyst", "operator")
@@ -99,13 +98,5 @@ class OidcSettings(AccessSettings):
         url = urlsplit(issuer)
         if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
             msg = f"FRAUDSTREAM_WEB_OIDC_ISSUER={issuer} is not a URL such as https://login.bank.example/realms/staff"
-            raise ValueError(msg)
-        if url.scheme == "http" and not (
-            is_loopback(url.hostname) or self.allow_unencrypted_credentials
-        ):
-            msg = (
-                f"FRAUDSTREAM_WEB_OIDC_ISSUER={issuer} would send credentials without encryption: use https, or allow "
-                "it with FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
-            )
             raise ValueError(msg)
         return self

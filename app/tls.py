@@ -109,14 +109,16 @@ def _closed(prefix: str, *, certificate: bool) -> str:
 
 def _fault(error: ssl.SSLCertVerificationError, prefix: str, address: str, host: str) -> str:
     code = error.verify_code
+    name = f"is not for the name {host}: write a name of the certificate in {address}, and let the server advertise one"
+    if prefix == "FRAUDSTREAM_CASSANDRA":
+        name = (
+            f"is not for the address {host}: nodes are checked by the address that they announce "
+            "(broadcast_rpc_address), so let the certificate contain it"
+        )
     texts = {
         _EXPIRED: "has expired: renew it on the server",
         _NOT_YET_VALID: "is not valid yet: check the clocks",
-        **dict.fromkeys(
-            _OTHER_NAME,
-            f"is not for the name {host}: write a name of the certificate in {address}, and let the server "
-            "advertise one",
-        ),
+        **dict.fromkeys(_OTHER_NAME, name),
         **dict.fromkeys(
             _UNTRUSTED,
             f"is signed by an authority that is not trusted here: name its certificate in {prefix}_CA_FILE",

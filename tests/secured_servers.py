@@ -67,9 +67,14 @@ class Authority:
         return self.folder / "ca.pem"
 
     def issue(
-        self, name: str, *hosts: str, stranger: bool = False, expired: bool = False
+        self,
+        name: str,
+        *hosts: str,
+        stranger: bool = False,
+        expired: bool = False,
+        password: str | None = None,
     ) -> tuple[Path, Path]:
-        """Files of a certificate and its key; NAME-both.pem has both, as Java reads them."""
+        """Files of a certificate and its key, encrypted by a password; NAME-both.pem has both, as Java reads them."""
         ca = self._stranger if stranger else self._ca
         over = datetime.now(UTC) - timedelta(days=1) if expired else None
         made = ca.issue_cert(*(hosts or (f"{name}.test",)), common_name=name, not_after=over)
@@ -77,7 +82,9 @@ class Authority:
         pem = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(password.encode())
+            if password
+            else serialization.NoEncryption(),
         )
         chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
         files = [self.folder / f"{name}{end}.pem" for end in ("", "-key", "-both")]
@@ -92,7 +99,8 @@ class Secured:
 
     Attributes:
         authority: signs certificates.
-        broker: Kafka's address by listener: plaintext, mtls, sasl, other_name, expired, sasl_plaintext.
+        broker: Kafka's address by listener: plaintext, mtls, sasl, other_name, expired, sasl_plaintext, and one
+            (advertised) that advertises itself by a name which clients cannot know to be this machine.
         cassandra: its address; TLS with client certificates, users and grants.
         stack: both servers.
         key: signs tokens that Kafka accepts.
@@ -189,8 +197,8 @@ def secured() -> Iterator[Secured]:
         authority.issue(CLIENT)
         key = RSAKey.generate_key(2048, {"kid": "tests", "use": "sig", "alg": "RS256"})
         (folder / "jwks.json").write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
-        first = ports.free_run(7)
-        names = ("sasl", "mtls", "other_name", "expired", "sasl_plaintext")
+        first = ports.free_run(8)
+        names = ("sasl", "mtls", "other_name", "expired", "sasl_plaintext", "advertised")
         at = {name: first + 2 + number for number, name in enumerate(names)}
         jwks = (folder / "jwks.json").as_uri()
         extras = {
@@ -203,7 +211,7 @@ def secured() -> Iterator[Secured]:
         heaps = {"kafka": "384m", "cassandra": "768m"}
         local = Stack(home / "home", heaps=heaps, quick=True, durable=True, extras=extras)
         # Cassandra's ports are looked for first: Kafka's are known
-        cassandra = ports.free_run(3, set(range(first, first + 7)))
+        cassandra = ports.free_run(3, set(range(first, first + 8)))
         endpoints = local.up(at={"kafka": first, "cassandra": cassandra})
         assert endpoints
         broker = {name: f"{_HOST}:{port}" for name, port in at.items()}
@@ -226,13 +234,18 @@ def _client_context(folder: Path) -> Any:
 
 
 def _kafka_lines(folder: Path, port: int, at: dict[str, int], jwks: str) -> str:
-    protocol = dict.fromkeys(at, "SASL_SSL") | {"mtls": "SSL", "sasl_plaintext": "SASL_PLAINTEXT"}
+    plain = dict.fromkeys(("sasl_plaintext", "advertised"), "SASL_PLAINTEXT")
+    protocol = dict.fromkeys(at, "SASL_SSL") | {"mtls": "SSL"} | plain
+    told = {
+        name: "127.1" if name == "advertised" else _HOST for name in at
+    }  # 127.1 is resolved, like a name
+    advertised = ",".join(f"{name.upper()}://{told[name]}:{number}" for name, number in at.items())
     own = ",".join(f"{name.upper()}://{_HOST}:{number}" for name, number in at.items())
     protocols = ",".join(f"{name.upper()}:{kind}" for name, kind in protocol.items())
     lines = [
         "",
         f"listeners=PLAINTEXT://{_HOST}:{port},CONTROLLER://{_HOST}:{port + 1},{own}",
-        f"advertised.listeners=PLAINTEXT://{_HOST}:{port},{own}",
+        f"advertised.listeners=PLAINTEXT://{_HOST}:{port},{advertised}",
         f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,{protocols}",
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         # whoever comes to the listener without TLS: tests, and the broker itself
@@ -244,7 +257,7 @@ def _kafka_lines(folder: Path, port: int, at: dict[str, int], jwks: str) -> str:
     for name in at:
         listener = f"listener.name.{name}."
         certificate = {"other_name": "other", "expired": "old"}.get(name, "node")
-        if name != "sasl_plaintext":
+        if name not in plain:
             lines += [
                 f"{listener}ssl.keystore.type=PEM",
                 f"{listener}ssl.keystore.location={folder}/{certificate}-both.pem",

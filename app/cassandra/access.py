@@ -1,5 +1,6 @@
 """How we prove to Cassandra who we are, and why a connection is refused, in one line."""
 
+import socket
 import ssl
 import struct
 from typing import Any
@@ -8,6 +9,7 @@ from cassandra import AuthenticationFailed, UnresolvableContactPoints
 from cassandra.auth import Authenticator, AuthProvider
 
 from app.cassandra.cql_wire import CERTIFICATE_LOGIN, PASSWORD_LOGINS
+from app.encrypted_credentials import others_can_read, to_cassandra
 from app.settings import Settings
 from app.tls import client_context, first_bytes, meaning
 
@@ -29,6 +31,10 @@ def password(settings: Settings) -> str:
     """The password in clear, empty when none is set."""
     secret = settings.cassandra_password
     return secret.get_secret_value() if secret else ""
+
+
+class UnencryptedLoginError(AuthenticationFailed):  # type: ignore[misc,unused-ignore]
+    """No password was sent, because others could have read it; the text says what to do."""
 
 
 class _Login(Authenticator):  # type: ignore[misc,unused-ignore]
@@ -66,8 +72,17 @@ class Logins(AuthProvider):  # type: ignore[misc,unused-ignore]
         self._settings = settings
 
     def new_authenticator(self, host: Any) -> _Login:
-        """See the driver."""
-        return _Login(self._settings.cassandra_username or "", password(self._settings))
+        """See the driver; `host` may be a node that others have named: it gets no password without TLS, either.
+
+        Raises:
+            UnencryptedLoginError: others could read it.
+        """
+        settings = self._settings
+        unencrypted = settings.cassandra_username and not settings.uses_cassandra_tls
+        allowed = settings.allow_unencrypted_credentials
+        if unencrypted and others_can_read(str(host), allowed=allowed):
+            raise UnencryptedLoginError(str(to_cassandra(str(host))))
+        return _Login(settings.cassandra_username or "", password(settings))
 
 
 def refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
@@ -75,6 +90,8 @@ def refusal(error: BaseException, settings: Settings, points: list[tuple[str, in
     where = ",".join(f"{host}:{port}" for host, port in points)
     for cause in causes(error):
         text = first_line(cause)
+        if isinstance(cause, UnencryptedLoginError):
+            return text
         if isinstance(cause, AuthenticationFailed):
             return f"Cassandra at {where} {_login(text, settings)}"
         if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
@@ -105,10 +122,16 @@ def _login(text: str, settings: Settings) -> str:
 
 
 def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
-    """Look once more, step by step: the driver loses the reason of a connection that breaks off after its handshake."""
+    """Look once more, step by step: the driver loses the reason of a connection that breaks off after its handshake.
+
+    As the driver does it, by address: it looks names up, and compares certificates with what it finds.
+    """
     context = tls_context(settings)
-    for host, port in points:
-        what = f"Cassandra at {host}:{port}"
+    found_at = [
+        (host, address, port) for host, port in points for address in _looked_up(host, port)
+    ]
+    for name, host, port in found_at:
+        what = f"Cassandra at {name}:{port}"
         try:
             answer = first_bytes(host, port, context, _OPTIONS, _LOOK_SECONDS)
         except TimeoutError:
@@ -123,6 +146,14 @@ def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
         ):  # a response has its highest bit set
             return f"{what} does not answer without TLS: set FRAUDSTREAM_CASSANDRA_TLS=true"
     return None
+
+
+def _looked_up(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return [host]
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.cassandra import cql_lz4
 from app.cassandra import cql_wire as wire
+from app.encrypted_credentials import others_can_read, to_cassandra
 
 #: Streams of one connection: far more than the batches that are ever on their way.
 _STREAMS = 1024
@@ -43,6 +44,7 @@ class LinkOptions:
         statement: the one that is prepared.
         columns: the number of its values.
         compression: `none` or `lz4`.
+        unencrypted: whether a password may go to other machines without TLS.
         timeout_seconds: for connection and handshake together, and for each later answer to PREPARE.
     """
 
@@ -52,6 +54,7 @@ class LinkOptions:
     statement: str
     columns: int
     compression: str = "none"
+    unencrypted: bool = False
     timeout_seconds: float = 10.0
 
 
@@ -233,6 +236,8 @@ async def open_link(host: str, port: int, access: LinkOptions, on_answer: OnAnsw
     Raises:
         LinkError: no connection, or the node refuses; the text says why.
     """
+    if access.user and access.tls is None and others_can_read(host, allowed=access.unencrypted):
+        raise LinkError(str(to_cassandra(host)))
     loop = asyncio.get_running_loop()
     link: CqlLink | None = None
     try:

@@ -134,6 +134,7 @@ class NodeLinks:
             statement=table.insert(settings.keyspace, settings.ttl_seconds),
             columns=len(table.columns),
             compression=settings.cassandra_compression,
+            unencrypted=settings.allow_unencrypted_credentials,
         )
         self.consistency = consistency(settings)
 

@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from app.address_syntax import is_loopback
+from app.encrypted_credentials import Sending, others_can_read
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.pseudonyms import is_pseudonym
 from app.settings import Settings
@@ -88,13 +88,10 @@ def _get(url: str, settings: Settings) -> _Answer | None:
     headers = {"Accept": "application/json"}
     if settings.web_token is not None:
         parts = urlsplit(url)
-        safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
-        if not safe and not settings.allow_unencrypted_credentials:
-            msg = (
-                f"FRAUDSTREAM_WEB_TOKEN would go to {parts.netloc} without encryption: use https, or allow it with "
-                "FRAUDSTREAM_ALLOW_UNENCRYPTED_CREDENTIALS=true"
-            )
-            raise UsageError(msg)
+        host = parts.hostname or ""
+        allowed = settings.allow_unencrypted_credentials
+        if parts.scheme != "https" and others_can_read(host, allowed=allowed):
+            raise UsageError(str(Sending("FRAUDSTREAM_WEB_TOKEN", "a token", host, "use https")))
         headers["Authorization"] = f"Bearer {settings.web_token.get_secret_value()}"
     try:
         request = Request(url, headers=headers)  # noqa: S310

@@ -16,6 +16,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from app.address_syntax import KAFKA_PORT, parse_addresses
+from app.blocks.faust.kafka_connections import allow_unencrypted_logins
+from app.encrypted_credentials import others_can_read, to_kafka
 from app.errors import FraudstreamError
 from app.kafka.oauth_tokens import token_provider
 from app.settings import Settings
@@ -44,6 +46,7 @@ def security(settings: Settings) -> dict[str, Any]:
     Raises:
         SettingsError: a file or the token provider cannot be used.
     """
+    allow_unencrypted_logins(settings.allow_unencrypted_credentials)
     kwargs: dict[str, Any] = {
         "security_protocol": settings.kafka_security,
         "ssl_context": ssl_context(settings),
@@ -86,6 +89,9 @@ async def refusal(
 
 async def _look(settings: Settings, host: str, port: int) -> str | None:
     what = f"Kafka at {host}:{port}"
+    unencrypted = settings.kafka_security == "SASL_PLAINTEXT"
+    if unencrypted and others_can_read(host, allowed=settings.allow_unencrypted_credentials):
+        return f"brokers advertise {host}:{port}: {to_kafka(host)}"
     context = ssl_context(settings)
     try:
         first = await asyncio.to_thread(

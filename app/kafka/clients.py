@@ -11,7 +11,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NodeNotReadyError, for_code
 
 from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
 from app.blocks.faust.fetch_parsing import watch
@@ -69,6 +69,9 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
         raise await unavailable(settings, error, addresses) from error
     try:
         yield client
+    except NodeNotReadyError as error:
+        # bootstrap servers answer, a broker that they advertise does not
+        raise await unavailable(settings, error, advertised(client)) from error
     finally:
         await _close(client)
 

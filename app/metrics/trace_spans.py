@@ -9,11 +9,14 @@ and the same spans, and its outputs have the same headers to the byte.
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from app.encrypted_credentials import Sending, others_can_read
 from app.errors import SettingsError
 from app.repeated_warnings import RepeatedWarning
 from app.settings import Settings
@@ -40,7 +43,7 @@ class Spans:
         settings: the deployment; `trace_endpoint` is set.
 
     Raises:
-        SettingsError: the SDK is not installed.
+        SettingsError: the SDK is not installed, or others could read the headers that it sends.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,6 +62,15 @@ class Spans:
                 f"({error.name} is missing)"
             )
             raise SettingsError(msg) from error
+
+        endpoint = urlsplit(settings.trace_endpoint or "")
+        secret = any(
+            os.environ.get(f"OTEL_EXPORTER_OTLP_{name}HEADERS") for name in ("", "TRACES_")
+        )
+        host, allowed = endpoint.hostname or "", settings.allow_unencrypted_credentials
+        if secret and endpoint.scheme == "http" and others_can_read(host, allowed=allowed):
+            who, what = "FRAUDSTREAM_TRACE_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"
+            raise SettingsError(str(Sending(who, what, host, "use https")))
 
         class Ids(IdGenerator):
             """Gives what `span` has decided."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from app.encrypted_credentials import others_can_read, to_receiver
 from app.errors import (
     ClosedError,
     NotAnsweringError,
@@ -107,9 +108,13 @@ class People:
 
     Args:
         route: its name and URL; errors tell only the name.
+        unencrypted: whether secrets may go to other machines without TLS.
+
+    Raises:
+        SettingsError: the package is missing, it does not know the URL, or others could read what is sent.
     """
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, *, unencrypted: bool = False) -> None:
         try:
             import apprise
         except ImportError as error:
@@ -125,6 +130,12 @@ class People:
                 "https://appriseit.com/services/"
             )
             raise SettingsError(msg)
+        for service in self._to:
+            # of a service that has both, such as mailto and mailtos; where it has one only, that is https
+            plain = service.protocol and not service.secure
+            host = getattr(service, "smtp_host", None) or service.host or "localhost"
+            if plain and others_can_read(host, allowed=unencrypted):
+                raise SettingsError(str(to_receiver(route.name, host)))
 
     async def send(self, message: Message) -> None:
         """See `Sender`."""
@@ -160,7 +171,7 @@ def sender_of(route: Route, settings: Settings) -> Sender:
         SettingsError: a package or the secret is missing, or the URL is none.
     """
     if not route.is_webhook:
-        return People(route)
+        return People(route, unencrypted=settings.allow_unencrypted_credentials)
     if settings.notify_secret is None:
         msg = (
             f"route {route.name} is a webhook: set FRAUDSTREAM_NOTIFY_SECRET, which signs its messages "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import UnavailableError
+from app.errors import SettingsError, UnavailableError
 from app.kafka.clients import cluster_id
 from app.settings import Settings
 from tests.secured_servers import CLIENT, PASSWORD, Secured
@@ -21,6 +21,9 @@ def mtls(secured: Secured, tmp_path: Path, name: str, **issue: Any) -> Settings:
     return secured.settings(
         tmp_path, "mtls", kafka_security="SSL", kafka_cert_file=certificate, kafka_key_file=key
     )  # fmt: skip
+
+
+KEY_PASSWORD = "Zq8-hidden-key-password"
 
 
 def by_token(secured: Secured, tmp_path: Path, provider: str, **more: Any) -> Settings:
@@ -62,12 +65,42 @@ def issuer(secured: Secured) -> Iterator[str]:
     server.server_close()
 
 
+def with_encrypted_key(secured: Secured, tmp_path: Path, password: str | None) -> Settings:
+    certificate, key = secured.authority.issue("fraud-encrypted", password=KEY_PASSWORD)
+    return secured.settings(
+        tmp_path, "mtls", kafka_security="SSL", kafka_cert_file=certificate, kafka_key_file=key,
+        kafka_key_password=password,
+    )  # fmt: skip
+
+
+async def test_an_encrypted_key_needs_its_password(secured: Secured, tmp_path: Path) -> None:
+    for password in ("wrong", None):
+        settings = with_encrypted_key(secured, tmp_path, password)
+        with pytest.raises(SettingsError, match="FRAUDSTREAM_KAFKA_KEY_PASSWORD as well") as caught:
+            await cluster_id(settings)
+        assert "Zq8" not in str(caught.value)
+
+
+async def test_a_broker_elsewhere_gets_no_login_in_the_clear(
+    secured: Secured, tmp_path: Path
+) -> None:
+    """It is asked at 127.0.0.1, and advertises a name that may be another machine's."""
+    settings = secured.settings(tmp_path, "advertised", kafka_security="SASL_PLAINTEXT")
+    with pytest.raises(UnavailableError, match="brokers advertise .* without encryption: use SASL"):
+        await cluster_id(settings)
+    allowed = settings.model_copy(update={"allow_unencrypted_credentials": True})
+    assert await cluster_id(allowed)
+    with pytest.raises(UnavailableError, match="without encryption"):
+        await cluster_id(settings)
+
+
 async def test_every_way_in(secured: Secured, tmp_path: Path, issuer: str) -> None:
     ways = [
         secured.settings(tmp_path),
         secured.settings(tmp_path, kafka_sasl_mechanism="PLAIN"),
         secured.settings(tmp_path, "sasl_plaintext", kafka_security="SASL_PLAINTEXT"),
         mtls(secured, tmp_path, "fraud-client"),
+        with_encrypted_key(secured, tmp_path, KEY_PASSWORD),
         in_file(secured, tmp_path),
         by_token(secured, tmp_path, issuer),
     ]

@@ -1,10 +1,9 @@
 """TLS to a real Cassandra: the server behind a proxy that speaks TLS with certificates of our own."""
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -19,43 +18,32 @@ from app.errors import UnavailableError
 from app.settings import Settings
 from tests.prediction_builder import count_predictions, prediction
 from tests.real_servers import Servers
+from tests.secured_servers import Authority
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority (ca.pem), a server's certificate for 127.0.0.1, and a stranger's."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("tls")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs certificates of servers."""
+    return Authority(tmp_path_factory.mktemp("tls"))
 
-    def openssl(*args: str) -> None:
-        subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
 
-    for name in ("ca", "stranger"):
-        openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-            "-keyout", f"{name}.key", "-out", f"{name}.pem",
-        )  # fmt: skip
-    openssl(
-        "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=node",
-        "-keyout", "node.key", "-out", "node.csr",
-    )  # fmt: skip
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-    openssl(
-        "x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-        "-days", "2", "-extfile", "names", "-out", "node.pem",
-    )  # fmt: skip
-    return folder
+@asynccontextmanager
+async def speaking_tls(
+    stack: Servers, authority: Authority, name: str, host: str = "127.0.0.1", **issue: bool
+) -> AsyncIterator[TcpProxy]:
+    """The server behind a certificate of its own."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue(name, host, **issue))  # type: ignore[arg-type]
+    async with TcpProxy(*stack.endpoints.cassandra[0], tls=context) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-async def tls_proxy(stack: Servers, certificates: Path) -> AsyncIterator[TcpProxy]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificates / "node.pem", certificates / "node.key")
-    async with TcpProxy(*stack.endpoints.cassandra[0], tls=context) as proxy:
+async def tls_proxy(stack: Servers, authority: Authority) -> AsyncIterator[TcpProxy]:
+    async with speaking_tls(stack, authority, "node") as proxy:
         yield proxy
 
 
@@ -66,9 +54,9 @@ def through(settings: Settings, proxy: TcpProxy, authority: Path | None) -> Sett
 
 
 async def test_sessions_and_the_writer_speak_tls(
-    settings: Settings, tls_proxy: TcpProxy, certificates: Path
+    settings: Settings, tls_proxy: TcpProxy, authority: Authority
 ) -> None:
-    safe = through(settings, tls_proxy, certificates / "ca.pem")
+    safe = through(settings, tls_proxy, authority.ca)
     session = await asyncio.to_thread(connect, safe)
     await asyncio.to_thread(schema_migration.migrate, session, safe)
     writer = RowWriter(session, safe, PREDICTIONS, seed=1)
@@ -82,26 +70,61 @@ async def test_sessions_and_the_writer_speak_tls(
 
 
 async def test_an_unknown_authority_is_refused(
-    settings: Settings, tls_proxy: TcpProxy, certificates: Path
+    settings: Settings, tls_proxy: TcpProxy, authority: Authority
 ) -> None:
-    wrong = through(settings, tls_proxy, certificates / "stranger.pem")
+    wrong = through(settings, tls_proxy, authority.folder / "stranger-ca.pem")
     with pytest.raises(UnavailableError, match="signed by an authority that is not trusted here"):
         await asyncio.to_thread(connect, wrong)
 
 
-async def test_a_server_without_tls(stack: Servers, settings: Settings, certificates: Path) -> None:
-    wrong = settings.model_copy(update={"cassandra_ca_file": certificates / "ca.pem"})
+@pytest.mark.parametrize(
+    ("name", "host", "expired", "says"),
+    [
+        ("other", "db.bank.example", False,
+         "is not for the address 127.0.0.1: nodes are checked by the address that they announce"),
+        ("local", "localhost", False, "is not for the address 127.0.0.1"),
+        ("old", "127.0.0.1", True, "has expired: renew it on the server"),
+    ],
+    ids=["other-name", "name-of-contact-point", "expired"],
+)  # fmt: skip
+async def test_a_server_with_a_wrong_certificate(
+    stack: Servers, settings: Settings, authority: Authority, name: str, host: str, expired: bool, says: str,
+) -> None:  # fmt: skip
+    async with speaking_tls(stack, authority, name, host, expired=expired) as proxy:
+        with pytest.raises(UnavailableError, match=says) as caught:
+            await asyncio.to_thread(connect, through(settings, proxy, authority.ca))
+        assert "\n" not in str(caught.value)
+        # a name as a contact point does not help: the driver looks it up
+        named = through(settings, proxy, authority.ca).model_copy(
+            update={"cassandra": f"localhost:{proxy.port}"}
+        )
+        with pytest.raises(UnavailableError, match=says):
+            await asyncio.to_thread(connect, named)
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        with pytest.raises(LinkError, match="CERTIFICATE_VERIFY_FAILED"):
+            await open_link(
+                "127.0.0.1",
+                proxy.port,
+                LinkOptions("", "", context, "x", 1),
+                lambda tag, failure: None,
+            )
+
+
+async def test_a_server_without_tls(
+    stack: Servers, settings: Settings, authority: Authority
+) -> None:
+    wrong = settings.model_copy(update={"cassandra_ca_file": authority.ca})
     with pytest.raises(UnavailableError, match="Cassandra at "):
         await asyncio.to_thread(connect, wrong, timeout_seconds=3.0)
 
 
 async def test_the_link_says_why_it_cannot_be_made(
-    stack: Servers, settings: Settings, tls_proxy: TcpProxy, certificates: Path
+    stack: Servers, settings: Settings, tls_proxy: TcpProxy, authority: Authority
 ) -> None:
-    def access(statement: str, authority: str | None = None) -> LinkOptions:
+    def access(statement: str, trusted: str | None = None) -> LinkOptions:
         context = None
-        if authority:
-            context = ssl.create_default_context(cafile=str(certificates / authority))
+        if trusted:
+            context = ssl.create_default_context(cafile=str(authority.folder / trusted))
         return LinkOptions("", "", context, statement, 1, timeout_seconds=2.0)
 
     host, port = stack.endpoints.cassandra[0]
@@ -110,7 +133,7 @@ async def test_the_link_says_why_it_cannot_be_made(
         (host, port, access("SELECT * FROM nowhere.t"), "keyspace nowhere does not exist"),
         (host, port, access("x", "ca.pem"), "."),
         ("127.0.0.1", 1, access("x"), "Connect call failed"),
-        ("127.0.0.1", tls_proxy.port, access("x", "stranger.pem"), "CERTIFICATE_VERIFY_FAILED"),
+        ("127.0.0.1", tls_proxy.port, access("x", "stranger-ca.pem"), "CERTIFICATE_VERIFY_FAILED"),
         ("127.0.0.1", tls_proxy.port, access("x"), "."),
     ]
     for to_host, to_port, how, said in cases:

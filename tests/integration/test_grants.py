@@ -14,6 +14,7 @@ import pytest
 
 from app.cassandra.session import connected, disconnect
 from app.devstack.environment import environment
+from app.errors import SettingsError, UnavailableError
 from app.ops.role_grants import ROLES, Role, grants_of, table_grants_of
 from app.settings import Settings
 from tests.builders import tx_bytes
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 WEB_SECRET = "Zq8-hidden-web-secret-of-all-workers"
 CARD, NOTE = "Zq8-card-4242", "Zq8-note-of-a-record"
 OIDC_SECRET = "Zq8-hidden-secret-of-the-pages"
+KEY_PASSWORD = "Zq8-hidden-password-of-a-key"
 SECRETS = (PASSWORD, CASSANDRA_PASSWORD, WEB_SECRET, OIDC_SECRET)
 PAGES: dict[str, Any] = {
     "web_secret": WEB_SECRET,
@@ -188,6 +190,7 @@ def test_local_servers_inherit_no_secret(secured: Secured, monkeypatch: pytest.M
     [
         ("transactions", "Kafka forbids topic"),
         ("predictions", "Kafka forbids topic"),
+        ("group", "Kafka forbids consumer group"),
     ],
 )
 def test_a_missing_grant_is_named(bank: Bank, tmp_path: Path, missing: str, says: str) -> None:
@@ -233,6 +236,14 @@ def test_cassandra_says_why_it_refuses(bank: Bank, secured: Secured, tmp_path: P
     authority = secured.authority
     old = authority.issue("late-client", expired=True)
     other = authority.folder / "stranger-ca.pem"
+    encrypted = authority.issue("encrypted-client", password=KEY_PASSWORD)
+    files = {"cassandra_cert_file": encrypted[0], "cassandra_key_file": encrypted[1]}
+    right = bank.settings("worker", **files, cassandra_key_password=KEY_PASSWORD)
+    with connected(right):
+        pass
+    for password in ("wrong", None):
+        with pytest.raises(SettingsError, match="FRAUDSTREAM_CASSANDRA_KEY_PASSWORD as well"):
+            _refusal(bank.settings("worker", **files, cassandra_key_password=password))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"cassandra_password": "wrong"}, "refuses user '"),
         (
@@ -258,8 +269,6 @@ def test_cassandra_says_why_it_refuses(bank: Bank, secured: Secured, tmp_path: P
 
 
 def _refusal(settings: Settings) -> str:
-    from app.errors import UnavailableError
-
     with pytest.raises(UnavailableError) as caught, connected(settings):
         pass
     return str(caught.value)

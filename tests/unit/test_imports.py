@@ -23,6 +23,7 @@ HEIGHT = {
     "app.worker_settings": 0.5,
     "app.scored_by": 0,
     "app.durations": 0,
+    "app.encrypted_credentials": 0.2,
     "app.env_file": 0.2,
     "app.display": 0,
     "app.logs": 0,

@@ -9,6 +9,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.protocol.struct import Struct
 
+from app.encrypted_credentials import others_can_read, to_kafka
+
 logger = logging.getLogger(__name__)
 
 #: The largest answer that is read. aiokafka fetches at most 50 MB at once, and one batch more.
@@ -81,11 +83,24 @@ def describe(struct: Any) -> str:
 #: When an address last did not answer, by host and port (monotonic seconds).
 _silent: dict[tuple[str, int], float] = {}
 _connect = AIOKafkaConnection.connect
+_unencrypted_allowed = False
+
+
+def allow_unencrypted_logins(allowed: bool) -> None:  # noqa: FBT001
+    """Whether logins without TLS may go to other machines from now on. A process has one deployment."""
+    global _unencrypted_allowed  # noqa: PLW0603
+    _unencrypted_allowed = allowed
 
 
 async def connect_and_remember(connection: Any) -> Any:
-    """Connect as aiokafka does, and remember who does not answer."""
+    """Connect as aiokafka does, and remember who does not answer.
+
+    A broker that is a loopback address by settings may advertise another machine: that one gets no login without TLS.
+    """
     where = connection.host, connection.port
+    unencrypted = connection._security_protocol == "SASL_PLAINTEXT"
+    if unencrypted and others_can_read(connection.host, allowed=_unencrypted_allowed):
+        raise ConnectionError(str(to_kafka(connection.host)))
     try:
         connected = await _connect(connection)
     except Exception:

@@ -12,7 +12,7 @@ import orjson
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
-from app.address_syntax import is_loopback
+from app.encrypted_credentials import others_can_read
 from app.errors import SettingsError
 from app.settings import Settings
 from app.web.access.provider_cache import Kept
@@ -160,9 +160,10 @@ class Provider:
             parts = urlsplit(url) if isinstance(url, str) else None
         except ValueError:
             parts = None
+        host = "" if parts is None else parts.hostname or ""
         allowed = parts is not None and (
             parts.scheme == "https"
-            or (parts.scheme == "http" and (self._unencrypted or is_loopback(parts.hostname or "")))
+            or (parts.scheme == "http" and not others_can_read(host, allowed=self._unencrypted))
         )
         if not allowed:
             raise self._unusable(f"its {name}")
