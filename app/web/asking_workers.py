@@ -79,7 +79,7 @@ async def _ask(
             signer = Signer(settings.web_secret.get_secret_value().encode(), "peers")
             asker = Viewer(author, Role.OPERATOR)
             headers[worker_requests.PEER_HEADER] = worker_requests.ask(
-                signer, asker, target, "GET", path, time.time()
+                signer, asker, target, "GET", path, b"", time.time()
             )
         try:
             answer = await worker_requests.request_worker(

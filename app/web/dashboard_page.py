@@ -36,7 +36,8 @@ _OUTCOMES = (
 async def index(request: web.Request) -> web.Response:
     """`/`: the dashboard of the deployment, and everything that this worker tells."""
     worker = request.app[WORKER]
-    overview = await describe(worker)
+    may_see_cards = who(request).may("analyst")
+    overview = await describe(worker, may_see_cards=may_see_cards)
     if wants_json(request):
         return json_reply(overview)
     live = request.app[LIVE]
@@ -45,13 +46,13 @@ async def index(request: web.Request) -> web.Response:
         "index.html",
         scripts=True,
         now=page_templates.now_text(time.time()),
-        board=live.board(may_see_cards=who(request).may("analyst")),
+        board=live.board(may_see_cards=may_see_cards),
         **overview,
     )
 
 
-async def describe(worker: Worker) -> dict[str, Any]:
-    """The index page as plain values."""
+async def describe(worker: Worker, *, may_see_cards: bool) -> dict[str, Any]:
+    """The index page as plain values; `may_see_cards`: with the transactions that parked labels wait for."""
     reading = await worker.reading()
     settings, latency = worker.settings, reading.latency
     held: dict[int, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ async def describe(worker: Worker) -> dict[str, Any]:
             str(one.partition): {
                 "labels": one.labels,
                 "oldest": iso(one.oldest_ms),
-                "transaction_id": one.oldest_id,
+                **({"transaction_id": one.oldest_id} if may_see_cards else {}),
             }
             for one in reading.parked
         },

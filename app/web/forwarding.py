@@ -97,7 +97,9 @@ async def ask(
             msg = f"another worker owns it ({target}): workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return await worker.forward(target + path, method, headers, body)
-    signed = worker_requests.ask(access.peers, asker, target, method, path, time.time())
+    signed = worker_requests.ask(
+        access.peers, asker, target, method, path, body or b"", time.time()
+    )
     headers[worker_requests.PEER_HEADER] = signed
     answer = await worker.forward(target + path, method, headers, body)
     return worker_requests.checked(access.peers, signed, answer, target)

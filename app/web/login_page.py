@@ -54,6 +54,7 @@ async def log_in(request: web.Request) -> web.Response:
         return _form(request, 401, str(error))
     response = web.Response(status=303, headers={"Location": _local(str(sent.get("next", "")))})
     access.cookies.set(response, access.cookies.session, cookie)
+    access.cookies.remember(response, name)
     access.cookies.delete(response, access.cookies.login)
     return response
 

@@ -9,14 +9,17 @@ transaction_id gets the stored prediction.
 | 200    | scored now, or, with `"repeated": true`, before                                      |
 | 400    | no valid transaction; `reason` is the code that a dead-letter record would have      |
 | 401    | the token is missing or wrong; without FRAUDSTREAM_SCORE_TOKEN, the Host is not loopback |
-| 415    | the content type is not application/json                                              |
-| 429    | FRAUDSTREAM_SCORE_WAITING callers wait already                                       |
+| 403    | the token came over a connection that others can read                                |
+| 408    | the body did not arrive in time                                                      |
+| 413    | the body is too long                                                                 |
+| 415    | the content type is not application/json                                             |
+| 421    | the Host is not a name of this worker                                                |
+| 429    | FRAUDSTREAM_SCORE_WAITING callers wait already, or too many wrong tokens came from there |
 | 503    | the card's partition is being handed out or recovered, or Kafka does not answer      |
 | 504    | no prediction within FRAUDSTREAM_SCORE_TIMEOUT                                       |
 """
 
 import asyncio
-import hmac
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -31,14 +34,23 @@ from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
 from app.metrics.trace_spans import TRACEPARENT, TRACESTATE, as_record_headers
 from app.stages.score_callers import ScoreCallers
+from app.web.access import audit
+from app.web.access.bodies import MOST_BYTES, read_body
 from app.web.access.checks import ACCESS
 from app.web.forwarding import forward
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply
+from app.web.roles import NOBODY, Role
+from app.web.routes import Route
 from app.web.worker_protocol import Worker
-from app.web.worker_requests import PEER_HEADER, ROUTED_HEADER
+from app.web.worker_requests import ROUTED_HEADER
 from app.wire.input_records import RecordRules, parse_transaction
 
+_PATH = "/score"
+#: Refusals that leave an audit record. Not 429: whoever sends wrong tokens would fill the log.
+_AUDITED = frozenset({401, 403, 421})
+#: Of a record on `transactions`, besides its value.
+_OVERHEAD_BYTES = 1_024
 #: What a prediction says to a caller.
 _FIELDS = (
     "transaction_id", "card_id", "score", "is_fraud", "threshold", "anomaly_score", "reasons", "flags",
@@ -83,8 +95,16 @@ class ScoreHandler:
         self._worker = worker
         self._answers = answers
         self._rules = rules
+        token = worker.settings.score_token
+        self._token = token.get_secret_value().encode() if token else None
+        self._most_bytes = min(MOST_BYTES, worker.settings.max_message_bytes - _OVERHEAD_BYTES)
         #: Headers of a caller's span, where the deployment traces.
         self._traces = (TRACEPARENT, TRACESTATE) if worker.settings.trace_endpoint else ()
+
+    @property
+    def route(self) -> Route:
+        """The page of this handler."""
+        return Route("POST", _PATH, self.post, Role.PUBLIC, own_login=True)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """One request; every answer is JSON, whatever the client accepts."""
@@ -94,6 +114,10 @@ class ScoreHandler:
             response = json_reply({"error": str(dead), "reason": dead.reason}, 400)
         except RefusedError as refused:
             response = json_reply({"error": str(refused)}, refused.status)
+            if refused.retry_after is not None:
+                response.headers["Retry-After"] = str(refused.retry_after)
+            if refused.status in _AUDITED:  # what is scored has its record on the log
+                audit.record(request, NOBODY, self.route, refused.status)
         except UnavailableError as error:
             status = 429 if isinstance(error, BusyError) else 503
             response = json_reply({"error": str(error)}, status)
@@ -102,8 +126,10 @@ class ScoreHandler:
         return response
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self._check(request)
-        body = await request.read()
+        await request.app[ACCESS].admit_program(request, self._token)
+        if request.content_type != "application/json":
+            raise RefusedError(415, "send Content-Type: application/json")
+        body = await read_body(request, self._most_bytes)
         key = self._key_of(body)
         transaction = parse_transaction(body, key, int(time.time() * 1000), self._rules)
         if transaction.minor < 0:
@@ -162,26 +188,10 @@ class ScoreHandler:
         """
         if request.app[ACCESS].peers is not None:
             return ("Content-Type", *self._traces)
-        if self._worker.settings.score_token and not is_loopback(urlsplit(url).hostname or ""):
+        if self._token and not is_loopback(urlsplit(url).hostname or ""):
             msg = f"the worker at {url} owns this card: workers can query each other only with FRAUDSTREAM_WEB_SECRET"
             raise UnavailableError(msg)
         return ("Authorization", "Content-Type", *self._traces)
-
-    def _check(self, request: web.Request) -> None:
-        token = self._worker.settings.score_token
-        if request.headers.get(PEER_HEADER):
-            allowed = request.app[ACCESS].is_from_worker(request)
-        elif token is not None:
-            wanted = b"Bearer " + token.get_secret_value().encode()
-            allowed = hmac.compare_digest(request.headers.get("Authorization", "").encode(), wanted)
-        else:
-            # A page elsewhere may make a visitor's browser ask. It cannot send this content type to another site
-            # (no CORS here), nor be of this site without a name of its own (DNS rebinding).
-            allowed = is_loopback(urlsplit(f"//{request.host}").hostname or "")
-        if not allowed:
-            raise RefusedError(401, "send a valid token: Authorization: Bearer TOKEN")
-        if request.content_type != "application/json":
-            raise RefusedError(415, "send Content-Type: application/json")
 
 
 def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from typing import Any
 
 from aiohttp import web
 
+from app.web.access.checks import ACCESS
 from app.web.replies import json_reply
 from app.web.roles import Role
 from app.web.routes import Route
 from app.web.worker_protocol import WORKER
+
+_STATUS = ("not ready", "ready")
 
 
 def why_not_ready(
@@ -52,15 +55,20 @@ async def live(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons; and who waits for what."""
+    """`/health/ready`: 200 when this worker does its work, else 503 with the reasons; and who waits for what.
+
+    A load balancer may ask by any name, and gets the status. The lines are for names of ours: see `access.hosts`.
+    """
     worker = request.app[WORKER]
-    return readiness(await worker.reasons(), worker.waits())
+    reasons = await worker.reasons()
+    if not request.app[ACCESS].hosts.is_ours(request):
+        return json_reply({"status": _STATUS[not reasons]}, 503 if reasons else 200)
+    return readiness(reasons, worker.waits())
 
 
 def readiness(reasons: list[str], waits: list[str]) -> web.Response:
     """The answer to a readiness probe."""
-    status = "not ready" if reasons else "ready"
-    answer: Mapping[str, Any] = {"status": status, "reasons": reasons, "waits": waits}
+    answer: Mapping[str, Any] = {"status": _STATUS[not reasons], "reasons": reasons, "waits": waits}
     return json_reply(answer, 503 if reasons else 200)
 
 

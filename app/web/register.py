@@ -8,8 +8,6 @@ from app.faust_app import app
 from app.web.faust_worker import FaustWorker
 from app.web.pages import PAGES, install
 from app.web.post_score import ScoreHandler
-from app.web.roles import Role
-from app.web.routes import Route
 from app.wire.decoding.record_rules import record_rules
 from tables.cards import cards
 from tables.terminals import terminals
@@ -28,7 +26,7 @@ def register() -> None:
     table = PAGES
     if app.settings.score:
         handler = ScoreHandler(worker, app.answers, record_rules(app.settings))
-        table += (Route("POST", "/score", handler.post, Role.PUBLIC, own_login=True),)
+        table += (handler.route,)
     install(application, worker, table)
     application.on_cleanup.append(close)
 

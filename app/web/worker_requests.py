@@ -5,6 +5,7 @@ answers, so an answer counts only with the signature of one that knows the deplo
 """
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ SECONDS = 30
 _ANSWER_SECONDS = 5.0
 #: A page of a card with all that it shows has some hundred kilobytes.
 _MOST_ANSWER_BYTES = 4 << 20
-_PARTS = 4
+_PARTS = 5
 
 
 class PeerAnswer(NamedTuple):
@@ -38,7 +39,25 @@ class PeerAnswer(NamedTuple):
     proof: str = ""
 
 
-def ask(signer: Signer, asker: Viewer, target: str, method: str, path: str, now: float) -> str:
+class Vouched(NamedTuple):
+    """What another worker's signature says of a request.
+
+    Attributes:
+        asker: who asked that worker.
+        digest: of the body that it sent.
+    """
+
+    asker: Viewer
+    digest: str
+
+    def sent(self, body: bytes) -> bool:
+        """Whether this is the body that it sent."""
+        return hmac.compare_digest(_digest(body), self.digest)
+
+
+def ask(
+    signer: Signer, asker: Viewer, target: str, method: str, path: str, body: bytes, now: float
+) -> str:
     """The header that says who asks another worker.
 
     Args:
@@ -47,23 +66,31 @@ def ask(signer: Signer, asker: Viewer, target: str, method: str, path: str, now:
         target: URL of that worker: the header is worth nothing at any other.
         method: of the request.
         path: with its query.
+        body: of the request; empty without one.
         now: epoch seconds.
     """
-    parts = (asker.name.encode().hex(), asker.role.title, str(int(now)))
+    parts = (asker.name.encode().hex(), asker.role.title, str(int(now)), _digest(body))
     return ":".join((*parts, signer.sign("ask", *parts, target, method, path)))
 
 
 def asker_of(
     signer: Signer, header: str, own: str, method: str, path: str, now: float
-) -> Viewer | None:
-    """Who asks, if another worker of this deployment says so, and just now."""
-    parts = header.split(":")
-    if len(parts) != _PARTS or not signer.fits(parts[3], "ask", *parts[:3], own, method, path):
+) -> Vouched | None:
+    """Who asks, if another worker of this deployment says so, and just now.
+
+    The body may not have been read yet: a stranger's is not worth that. `Vouched.sent` checks it.
+    """
+    *parts, signature = header.split(":")
+    if len(parts) != _PARTS - 1 or not signer.fits(signature, "ask", *parts, own, method, path):
         return None
-    name, role, at = parts[:3]
+    name, role, at, digest = parts
     if abs(now - int(at)) > SECONDS:
         return None
-    return Viewer(bytes.fromhex(name).decode(), Role[role.upper()])
+    return Vouched(Viewer(bytes.fromhex(name).decode(), Role[role.upper()]), digest)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def prove(signer: Signer, header: str, status: int, content_type: str, body: bytes) -> str:

@@ -61,7 +61,9 @@ def ask_as_documented(url: str) -> dict[str, Any]:
     (body,) = re.findall(r"curl .*?-d '(.*?)'", text, re.DOTALL)
     (shown,) = re.findall(r"'\n(\{\n.*?\n\})\n", text, re.DOTALL)
     found: dict[str, Any] = {}
-    client = client.replace("http://fraudstream:6066", url).replace("Bearer ...", f"Bearer {TOKEN}")
+    client = client.replace("https://fraud.bank.example", url).replace(
+        "Bearer ...", f"Bearer {TOKEN}"
+    )
     exec(client, found)  # our own document
     with found["session"] as session:
         session.trust_env = False  # no proxy

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +21,7 @@ from app.web.access.sessions import Signer
 from app.web.key_owner import OwnedElsewhere, Unowned
 from app.web.pages import PAGES, install
 from app.web.post_score import ScoreHandler
-from app.web.roles import NOBODY, Role
-from app.web.routes import Route
+from app.web.roles import NOBODY
 from app.web.worker_requests import ROUTED_HEADER
 from app.wire.decoding.record_rules import record_rules
 from tests.builders import T0, tx
@@ -56,6 +55,7 @@ class Log(DictWorker):
         self.appended: list[tuple[int, bytes, bytes]] = []
         self.then: Callable[[], None] = lambda: None
         self.fault: Exception | None = None
+        self.remote = ""
 
     async def append(
         self, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]
@@ -68,15 +68,22 @@ class Log(DictWorker):
 
     def client(self) -> TestClient:
         application = web.Application()
-        handler = ScoreHandler(self, self.waiting, record_rules(self.settings))
-        score = Route("POST", "/score", handler.post, Role.PUBLIC, own_login=True)
-        install(application, self, (*PAGES, score))
+        score = ScoreHandler(self, self.waiting, record_rules(self.settings))
+        if self.remote:
+
+            @web.middleware
+            async def from_elsewhere(request: web.Request, handler: Any) -> Any:
+                return await handler(request.clone(remote=self.remote))
+
+            application.middlewares.append(from_elsewhere)
+        install(application, self, (*PAGES, score.route))
         return TestClient(TestServer(application))
 
 
 async def ask(log: Log, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
     async with log.client() as client:
-        data = body if isinstance(body, bytes) else orjson.dumps(tx(at=0) if body is None else body)
+        data = tx(at=0) if body is None else body
+        data = orjson.dumps(data) if isinstance(data, dict | list) else data
         kind = {"Content-Type": "application/json"}
         async with client.post("/score", data=data, headers=kind | headers) as answer:
             return answer.status, await answer.json()
@@ -167,8 +174,76 @@ async def test_a_token_is_required_where_one_is_set() -> None:
 
 async def test_a_page_elsewhere_cannot_make_a_browser_ask() -> None:
     log = Log()
-    assert (await ask(log, Host="evil.example"))[0] == 401
+    assert (await ask(log, Host="evil.example"))[0] == 421
+    assert (await ask(log, Host="10.0.0.1"))[0] == 401
     assert (await ask(log, **{"Content-Type": "text/plain"}))[0] == 415
+    assert log.appended == []
+    log = Log(score_token="open sesame", web_hosts="fraud.bank.example")
+    log.then = lambda: predicted(log.waiting, prediction())
+    right = {"Authorization": "Bearer open sesame"}
+    assert (await ask(log, Host="evil.example", **right))[0] == 421
+    assert (await ask(log, Host="fraud.bank.example", **right))[0] == 200
+
+
+async def test_guessing_the_token_is_slow_and_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.web.access.login_attempts._ADDRESS_BURST", 2)
+    monkeypatch.setattr("app.web.access.login_attempts._ADDRESS_PER_SECOND", 1e-6)
+    log = Log(score_token="open sesame")
+    log.then = lambda: predicted(log.waiting, prediction())
+    async with log.client() as client:
+
+        async def status(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            body = orjson.dumps(tx(at=0))
+            async with client.post("/score", data=body, headers=headers) as answer:
+                assert (answer.status == 429) == ("Retry-After" in answer.headers)
+                return answer.status
+
+        assert [await status(f"guess {n}") for n in range(4)] == [401, 401, 429, 429]
+        assert await status("open sesame") == 200, "whatever others send from the same address"
+    told = [orjson.loads(r.getMessage()) for r in caplog.records if r.name == "fraudstream.audit"]
+    assert [(one["audit"], one["status"], one["from"]) for one in told] == [
+        ("/score", 401, "127.0.0.1")
+    ] * 2
+    assert "guess" not in caplog.text
+
+
+async def test_the_token_is_not_accepted_over_a_connection_that_others_can_read() -> None:
+    log = Log(score_token="open sesame")
+    log.remote = "10.0.0.9"
+    log.then = lambda: predicted(log.waiting, prediction())
+    right = {"Authorization": "Bearer open sesame"}
+    status, said = await ask(log, **right)
+    assert status == 403
+    assert "over https only" in said["error"]
+    assert (await ask(log, **right, **{"X-Forwarded-Proto": "https"}))[0] == 200
+    log = Log(score_token="open sesame", allow_unencrypted_credentials=True)
+    log.remote, log.then = "10.0.0.9", lambda: predicted(log.waiting, prediction())
+    assert (await ask(log, **right))[0] == 200
+
+
+async def parts(*some: bytes) -> AsyncIterator[bytes]:
+    """A body that does not say how long it is."""
+    for one in some:
+        yield one
+
+
+async def never() -> AsyncIterator[bytes]:
+    """A body that does not end."""
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+async def test_bodies_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(max_message_bytes=524_288)
+    for body in (b" " * 524_288, parts(b" " * 524_288), parts(*[b" " * 65_536] * 20)):
+        status, said = await ask(log, body)
+        assert (status, said["error"]) == (413, "a request has at most 523264 bytes")
+    monkeypatch.setattr("app.web.access.bodies._SECONDS", 0.05)
+    status, said = await ask(log, never())
+    assert (status, said["error"]) == (408, "the body did not arrive within 0.05 s")
     assert log.appended == []
 
 
@@ -250,9 +325,31 @@ async def test_workers_vouch_for_each_other() -> None:
     log = Log(score_token="open sesame", web_secret="s" * 40)
     log.then = lambda: predicted(log.waiting, prediction())
     signer = Signer(b"s" * 40, "peers")
-    header = worker_requests.ask(signer, NOBODY, log.url, "POST", "/score", time.time())
-    assert (await ask(log, **{worker_requests.PEER_HEADER: header}))[0] == 200
-    forged = worker_requests.ask(
-        Signer(b"x" * 40, "peers"), NOBODY, log.url, "POST", "/score", time.time()
-    )
-    assert (await ask(log, **{worker_requests.PEER_HEADER: forged}))[0] == 401
+    body = orjson.dumps(tx(at=0))
+
+    def signed(signer: Signer, body: bytes) -> dict[str, str]:
+        now = time.time()
+        return {
+            worker_requests.PEER_HEADER: worker_requests.ask(
+                signer, NOBODY, log.url, "POST", "/score", body, now
+            )
+        }
+
+    assert (await ask(log, body, **signed(signer, body)))[0] == 200
+    assert (await ask(log, body, **signed(Signer(b"x" * 40, "peers"), body)))[0] == 401
+    # whoever is in between changes the amount
+    assert (await ask(log, body, **signed(signer, orjson.dumps(tx(at=0, amount=1)))))[0] == 401
+    assert len(log.appended) == 1
+
+
+async def test_a_forwarded_transaction_is_signed() -> None:
+    log = Log(score_token="open sesame", web_secret="s" * 40)
+    log.place = OwnedElsewhere("http://other:6066")
+    await ask(log, Authorization="Bearer open sesame")
+    ((_, _, headers),) = log.asked
+    signer, now = Signer(b"s" * 40, "peers"), time.time()
+    header = headers[worker_requests.PEER_HEADER]
+    vouched = worker_requests.asker_of(signer, header, "http://other:6066", "POST", "/score", now)
+    assert vouched is not None
+    assert vouched.sent(orjson.dumps(tx(at=0)))
+    assert "Authorization" not in headers

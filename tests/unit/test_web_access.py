@@ -1,10 +1,11 @@
 """Who gets to see and to change what: login, roles, CSRF, hosts, limits, audit, and requests between workers."""
 
+import asyncio
 import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,38 @@ def with_change(worker: DictWorker, remote: str | None = None) -> TestClient:
     return TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar())
 
 
+async def parts() -> AsyncIterator[bytes]:
+    """A body that does not say how long it is."""
+    yield b"a=1"
+
+
+async def never() -> AsyncIterator[bytes]:
+    """A body that does not end."""
+    yield b"a"
+    await asyncio.Event().wait()
+
+
 def token_in(text: str) -> str:
     found = re.search(r'name="csrf" value="([^"]*)"', text)
     assert found
     return found[1]
 
 
-async def log_in(client: TestClient, password: str = PASSWORD, **fields: str) -> Any:
+async def log_in(
+    client: TestClient, password: str = PASSWORD, device: str = "", **fields: str
+) -> Any:
     form = await client.get("/login")
     cookie = form.cookies["__Host-fraudstream-login"].value
     return await client.post(
         "/login",
         data={"csrf": token_in(await form.text()), "name": "ann", "password": password, **fields},
-        headers={"Cookie": f"__Host-fraudstream-login={cookie}"},
+        headers={"Cookie": f"__Host-fraudstream-login={cookie}; {device}"},
         allow_redirects=False,
     )
+
+
+def device_of(answer: Any) -> str:
+    return f"__Host-fraudstream-device={answer.cookies['__Host-fraudstream-device'].value}"
 
 
 async def session(client: TestClient) -> dict[str, str]:
@@ -165,6 +183,9 @@ async def test_tokens_have_roles(users: Path) -> None:
         assert refused.status == 403
         assert (await refused.json())["error"] == "this needs the role analyst; prom is viewer"
         assert (await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))).status == 200
+        for token, sees in ((VIEWER[0], False), (ANALYST[0], True)):
+            overview = await (await client.get("/index.json", headers=bearer(token))).json()
+            assert ("transaction_id" in overview["parked_labels"]["2"]) is sees
         wrong = await client.get("/", headers=bearer("wrong"))
         assert wrong.status == 401
         assert wrong.headers["WWW-Authenticate"] == "Bearer"
@@ -224,6 +245,7 @@ async def test_changes_need_the_token_of_their_form(users: Path) -> None:
             ({"csrf": token}, {"Origin": "https://evil.example"}, 403),
             ({"csrf": token}, {"Origin": "null"}, 403),
             ({"csrf": token, "more": "x" * 70_000}, {}, 413),
+            (parts(), {"X-Fraudstream-Csrf": token}, 411),
         ]:
             answer = await client.post("/change", data=data, headers={**mine, **headers})
             assert answer.status == status, (data, headers)
@@ -270,8 +292,8 @@ async def test_credentials_beyond_loopback_need_tls(users: Path) -> None:
 
 
 async def test_guessing_is_slow(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.access.login_attempts._NAME_BURST", 2)
-    monkeypatch.setattr("app.web.access.login_attempts._NAME_PER_SECOND", 1e-6)
+    monkeypatch.setattr("app.web.access.login_attempts._OWN_BURST", 2)
+    monkeypatch.setattr("app.web.access.login_attempts._OWN_PER_SECOND", 1e-6)
     async with with_change(guarded(users)) as client:
         statuses = [(await log_in(client, "wrong")).status for _ in range(3)]
         assert statuses == [401, 401, 429]
@@ -279,6 +301,47 @@ async def test_guessing_is_slow(users: Path, monkeypatch: pytest.MonkeyPatch) ->
         many = [(await client.get("/", headers=bearer(VIEWER[0]))).status for _ in range(300)]
         assert 429 in many
         assert (await client.get("/health/live")).status == 200
+
+
+async def test_a_stranger_locks_nobody_out(
+    users: Path, monkeypatch: pytest.MonkeyPatch, lines: dict[str, str]
+) -> None:
+    monkeypatch.setattr("app.web.access.login_attempts._OWN_BURST", 3)
+    monkeypatch.setattr("app.web.access.login_attempts._OWN_PER_SECOND", 1e-6)
+    monkeypatch.setattr("app.web.access.login_attempts._NAME_BURST", 5)
+    monkeypatch.setattr("app.web.access.login_attempts._NAME_PER_SECOND", 1e-6)
+    safe = {"X-Forwarded-Proto": "https"}
+    write(users, f"{lines['ann']}\n{lines['ann'].replace('ann', 'bob', 1)}")
+    remote = ["10.0.0.1"]
+    application = web.Application()
+
+    @web.middleware
+    async def from_there(request: web.Request, handler: Any) -> Any:
+        headers = {**request.headers, **safe}
+        return await handler(request.clone(remote=remote[0], headers=headers))
+
+    application.middlewares.append(from_there)
+    install(application, guarded(users, web_secret=SECRET))
+    jar = aiohttp.DummyCookieJar()
+    async with TestClient(TestServer(application), cookie_jar=jar) as client:
+
+        async def attempts(address: str, number: int, password: str = "wrong") -> list[int]:
+            remote[0] = address
+            return [(await log_in(client, password)).status for _ in range(number)]
+
+        known = device_of(await log_in(client))
+        assert await attempts("6.6.6.6", 4) == [401, 401, 401, 429]
+        assert await attempts("10.0.0.1", 1, PASSWORD) == [303], "from another address"
+        # from many addresses: unknown browsers have to wait, and an IPv6 network is one address
+        assert await attempts("2001:db8::1", 1) == [429]
+        assert await attempts("2001:db8::2", 1, PASSWORD) == [429]
+        assert (await log_in(client, PASSWORD, known)).status == 303, "a browser that ann has used"
+        assert (await log_in(client, PASSWORD, known[:-1])).status == 429, "a forged cookie"
+        other = await log_in(client, PASSWORD, known, name="bob")
+        assert other.status == 303
+        assert (await log_in(client, PASSWORD, device_of(other))).status == 429, "bob's browser"
+        # guessing is slow there, too
+        assert [(await log_in(client, "wrong", known)).status for _ in range(3)] == [401, 401, 429]
 
 
 def test_a_limit_fills_again() -> None:
@@ -289,6 +352,16 @@ def test_a_limit_fills_again() -> None:
     now[0] = 2.0
     assert limit.take("a") == 0
     assert limit.take("a") > 0
+
+
+async def test_a_body_has_to_arrive(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.access.bodies._SECONDS", 0.05)
+    async with with_change(guarded(users)) as client:
+        mine = {**await session(client), "Content-Length": "900"}
+        mine["Content-Type"] = "application/x-www-form-urlencoded"
+        answer = await client.post("/change", data=never(), headers=mine)
+        assert answer.status == 408
+        assert "did not arrive" in await answer.text()
 
 
 async def test_each_change_leaves_a_record(users: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -407,20 +480,29 @@ async def test_a_member_that_only_pretends_is_not_believed(users: Path) -> None:
 def test_a_signed_request_fits_one_worker_one_page_and_one_moment() -> None:
     signer, now = Signer(SECRET.encode(), "peers"), time.time()
     ann = Viewer("änn:x", Role.ANALYST)
-    header = worker_requests.ask(signer, ann, "http://b:1", "GET", "/cards/c1/", now)
+    header = worker_requests.ask(signer, ann, "http://b:1", "GET", "/cards/c1/", b"body", now)
 
-    def seen(**other: Any) -> Viewer | None:
+    def seen(**other: Any) -> worker_requests.Vouched | None:
         given: dict[str, Any] = {
             "signer": signer, "header": header, "own": "http://b:1", "method": "GET", "path": "/cards/c1/", "now": now,
         }  # fmt: skip
         return worker_requests.asker_of(**(given | other))
 
-    assert seen() == ann
+    vouched = seen()
+    assert vouched is not None
+    assert vouched.asker == ann
+    assert (vouched.sent(b"body"), vouched.sent(b"bodies"), vouched.sent(b"")) == (
+        True,
+        False,
+        False,
+    )
     assert seen(own="http://c:1") is None
     assert seen(path="/cards/c2/") is None
     assert seen(method="POST") is None
     assert seen(now=now + 60) is None
     assert seen(signer=Signer(SECRET.encode(), "cookies")) is None
+    assert seen(header=header.replace(":", "::", 1)) is None
+    assert seen(header="") is None
     assert seen(header=header.replace("analyst", "operator")) is None
     assert seen(header="nonsense") is None
 

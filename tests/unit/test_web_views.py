@@ -300,6 +300,9 @@ async def test_readiness() -> None:
         assert reply.status == 503
         assert (await reply.json())["reasons"] == ["table cards is being recovered"]
         assert (await client.get("/health/live")).status == 200
+        # a load balancer's own name, or a page whose name points here
+        reply = await client.get("/health/ready", headers={"Host": "elsewhere.example"})
+        assert (reply.status, await reply.json()) == (503, {"status": "not ready"})
 
 
 async def test_the_index_names_everything() -> None:

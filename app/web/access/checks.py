@@ -5,6 +5,7 @@
 | hosts.py          | under which names this worker answers                                          |
 | rate_limits.py    | how many requests anybody may send                                             |
 | login_attempts.py | whether a password or token is accepted, and how many may be tried             |
+| bodies.py         | how long a body may be, and may take to arrive                                 |
 | users.py          | who may log in, and with which role                                            |
 | sessions.py       | whether a session, or another signed value, is ours                            |
 | cookies.py        | what browsers keep                                                             |
@@ -31,6 +32,7 @@ from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import worker_requests
 from app.web.access.audit import record
+from app.web.access.bodies import in_time, read_body
 from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
@@ -66,6 +68,7 @@ class AccessChecks:
 
     Attributes:
         open: whether no login is needed.
+        hosts: the names of this worker.
         peers: signs requests between workers; None where nobody could tell them from others.
         cookies, csrf: for the login form.
         logins: by password and token.
@@ -89,9 +92,9 @@ class AccessChecks:
         secret = settings.web_secret
         raw = secret.get_secret_value().encode() if secret else secrets.token_bytes(32)
         self.peers = Signer(raw, "peers") if secret else None
-        self._hosts = Hosts(settings, own_url)
-        self.cookies = Cookies(settings, Signer(raw, "cookies"), now)
-        self.csrf = Csrf(Signer(raw, "csrf"), self._hosts, self.cookies)
+        self.hosts = Hosts(settings, own_url)
+        self.cookies = Cookies(settings, Signer(raw, "cookies"), Signer(raw, "devices"), now)
+        self.csrf = Csrf(Signer(raw, "csrf"), self.hosts, self.cookies)
         self.logins = LoginAttempts(settings, clock)
         self.oidc = _oidc_of(settings, Signer(raw, "oidc"), now, clock)
         self._requests = RateLimit(REQUEST_BURST, REQUESTS_PER_SECOND, clock)
@@ -128,18 +131,37 @@ class AccessChecks:
         Raises:
             RefusedError: as `LoginAttempts.by_password`.
         """
-        user = await self.logins.by_password(request, name, password)
+        device = self.cookies.device_of(request, name)
+        user = await self.logins.by_password(request, name, password, device)
         return self.cookies.begin(user.name, user.stamp)
 
-    def is_from_worker(self, request: web.Request) -> bool:
-        """Whether another worker of this deployment asks."""
-        return (
-            self._vouched(request, request.headers.get(worker_requests.PEER_HEADER, "")) is not None
-        )
+    async def admit_program(self, request: web.Request, token: bytes | None) -> None:
+        """Check a request to an interface that has one token for all its clients, before its body is read.
+
+        Args:
+            request: of a program, or of a worker that a program has asked.
+            token: of the interface; None: it answers to loopback names only.
+
+        Raises:
+            RefusedError: the Host header is not ours, the token is wrong, there were too many wrong ones, or others can
+                read the connection.
+        """
+        if header := request.headers.get(worker_requests.PEER_HEADER):
+            await self._vouched(request, header)
+            return
+        self.hosts.check(request)
+        if token is not None:
+            self.logins.check_token(request, token)
+        elif not self.hosts.is_loopback(request):
+            # A page elsewhere may make a visitor's browser ask. It cannot be of this site without a name of its own
+            # (DNS rebinding), nor send JSON to another site (no CORS here).
+            raise RefusedError(
+                401, "without FRAUDSTREAM_SCORE_TOKEN, only requests to loopback are answered"
+            )
 
     async def _pass(self, request: web.Request, page: Route) -> web.StreamResponse:
         if not page.any_host:
-            self._hosts.check(request)
+            self.hosts.check(request)
         asker = await self._asker(request)
         if not self.open and not page.any_host:
             wait = self._requests.take(asker.name or str(request.remote))
@@ -152,7 +174,8 @@ class AccessChecks:
         outcome = 500
         try:
             self._check_author(request, asker, page)
-            await self.csrf.check(request, asker)
+            async with in_time():
+                await self.csrf.check(request, asker)
             response = await self._answer(request, page, asker)
             outcome = response.status
         except RefusedError as error:
@@ -181,7 +204,7 @@ class AccessChecks:
 
     async def _asker(self, request: web.Request) -> Viewer:
         if header := request.headers.get(worker_requests.PEER_HEADER):
-            return self._vouched(request, header)
+            return await self._vouched(request, header)
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
             self.logins.require_encryption(request)
@@ -206,14 +229,15 @@ class AccessChecks:
         user = self.logins.of_session(session.name, session.stamp)
         return None if user is None else user.role
 
-    def _vouched(self, request: web.Request, header: str) -> Viewer:
+    async def _vouched(self, request: web.Request, header: str) -> Viewer:
         path = request.rel_url.raw_path_qs
         found = self.peers and worker_requests.asker_of(
             self.peers, header, self._own_url, request.method, path, self._now()
         )
-        if not found:
+        # the signature first: the body of a stranger is not read
+        if not found or not found.sent(await read_body(request)):
             raise RefusedError(401, "this request is not from a worker of this deployment")
-        return found
+        return found.asker
 
     # ------------------------------------------------------------------ what they may
 

@@ -41,6 +41,8 @@ class Csrf:
         """
         if (request.content_length or 0) > _MOST_BODY_BYTES:
             raise RefusedError(413, f"a request has at most {_MOST_BODY_BYTES} bytes")
+        if request.content_length is None and request.body_exists:
+            raise RefusedError(411, "send the length of the body: Content-Length")
         if not asker.csrf and asker is not NOBODY:
             return  # a token or another worker asks: no browser sends these by itself
         origin = request.headers.get("Origin")
