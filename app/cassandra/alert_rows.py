@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, texts_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, texts_cell, unstorable
 from app.domain.alert_policy import day_of, shard_of
-from app.errors import StateError
 from app.scored_by import is_anothers
 
 _TEXTS = ("transaction_id", "card_id", "severity", "model_version", "currency", "source_topic")
@@ -60,8 +59,7 @@ class AlertPacker:
             alert = orjson.loads(value)
             return None if is_anothers(alert, self._deployment) else self._pack(alert)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            msg = f"this alert cannot be stored ({type(error).__name__}: {error}): {value[:200]!r}"
-            raise StateError(msg) from error
+            raise unstorable("alert", error) from None
 
     def _pack(self, alert: dict[str, Any]) -> bytes:
         opened_at, minor, odd = alert["opened_at"], alert["amount_minor"], alert["anomaly_score"]

@@ -4,6 +4,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from app.errors import StateError
+
 #: In place of a value: the column is not written, not even as null.
 UNSET = struct.pack(">i", -2)
 
@@ -38,14 +40,27 @@ class PackedTable:
         return f"INSERT INTO {keyspace}.{self.name} ({', '.join(self.columns)}) VALUES ({marks}){using}"  # noqa: S608
 
     def place(self, row: bytes) -> str:
-        """Where a packed row came from, for messages: topic/partition/offset and the transaction."""
+        """Where a packed row came from, for messages: topic/partition/offset. Messages reach logs: no ids."""
         found = dict(zip(self.columns, _cells(row), strict=True))
-        position = "/".join((
+        return "/".join((
             found["source_topic"].decode(),
             str(int.from_bytes(found["source_partition"], "big")),
             str(int.from_bytes(found["source_offset"], "big")),
         ))  # fmt: skip
-        return f"{position} (transaction {found['transaction_id'].decode()!r})"
+
+
+def unstorable(what: str, error: Exception) -> StateError:
+    """The error of a record that cannot be packed; its text has names of fields and types, but no values.
+
+    Args:
+        what: the kind of record.
+        error: what packing it raised.
+    """
+    kind = type(error).__name__
+    safe = isinstance(
+        error, KeyError | TypeError | struct.error
+    )  # others quote what they cannot read
+    return StateError(f"this {what} cannot be stored ({f'{kind}: {error}' if safe else kind})")
 
 
 def text_cell(text: str) -> bytes:

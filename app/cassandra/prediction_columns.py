@@ -115,7 +115,7 @@ def _width(cql: str) -> int:
 
 
 def _refuse(name: str, value: Any) -> None:
-    msg = f"{name} is {value!r}"
+    msg = f"{name} is of type {type(value).__name__}"
     raise TypeError(msg)
 
 

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, unstorable
 from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.display import iso
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.flags import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
-from app.errors import StateError
 from app.scored_by import is_anothers
 from app.settings import Settings
 from app.wire.own_features_file import fields_with, own_of
@@ -139,9 +138,7 @@ class RowPacker:
             OverflowError,
             struct.error,
         ) as error:
-            reason = f"{type(error).__name__}: {error}"
-            msg = f"this prediction cannot be stored ({reason}): {value[:200]!r}"
-            raise StateError(msg) from error
+            raise unstorable("prediction", error) from None
 
     def _pack(self, record: dict[str, Any], value: bytes) -> tuple[bytes, int, int, bool]:
         cells, seldom, scalars, features, schema, received, event_ms, flags, is_more = self._read(

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.cassandra.packed_rows import UNSET, PackedTable, text_cell
+from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, unstorable
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import extra_cell, routing_key
-from app.errors import StateError
 
 _COLUMNS = (
     "card_id", "month", "transaction_id", "terminal_id", "extra", "currency", "source_topic",
@@ -47,8 +46,7 @@ class RefundPacker:
         try:
             return self._pack(orjson.loads(value), value)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-            msg = f"this refund cannot be stored ({type(error).__name__}: {error}): {value[:200]!r}"
-            raise StateError(msg) from error
+            raise unstorable("refund", error) from None
 
     def _pack(self, record: dict[str, Any], value: bytes) -> bytes:
         event_ms, minor = record["event_time_ms"], record["amount_minor"]

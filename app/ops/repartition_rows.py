@@ -183,16 +183,15 @@ def moved(
     """
     for key in keys(rows):
         head = head_key(key)
-        _, _, _, _, _, refs, tail, _ = decode_head(rows[head], key)
+        _, _, _, _, _, refs, tail, _ = decode_head(rows[head])
         names = [*(segment_key(key, ref.number) for ref in refs), head]
         if was_in(key) != number:
             if refs or tail.times:
-                name = key.decode(errors="replace")
-                msg = f"{name!r} has transactions in partition {number}, where it does not belong"
+                msg = f"a key has transactions in partition {number}, where it does not belong"
                 raise StateError(msg)
             continue
         if missing := [name for name in names if name not in rows]:
-            msg = f"the changelog lacks {len(missing)} rows of {key.decode(errors='replace')!r}"
+            msg = f"the changelog of partition {number} lacks {len(missing)} rows of one key"
             raise StateError(msg)
         partition = place(key)
         offset = last_offsets[partition].to_bytes(8, "big", signed=True)

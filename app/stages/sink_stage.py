@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.core.ports import Begun
+from app.errors import StateError
 from app.wire.input_records import SourceRecord
 from app.wire.prediction_fields import SHADOW_SCORES
 
@@ -50,12 +51,26 @@ class SinkHandler:
     ) -> Computed:
         """The rows of consecutive records, but for those that are on their way already."""
         early: set[asyncio.Future[Any]] = set()
-        others: list[bytes] = []
+        others: list[SourceRecord] = []
         for record in records:
             begun = self._early(record.value)
             if begun is None:
-                others.append(record.value)
+                others.append(record)
             else:
                 early.add(begun)
-        rows = self._packer.pack_many(others) if others else None
+        rows = self._pack(others) if others else None
         return Computed(Begun(early, rows) if early else rows)
+
+    def _pack(self, records: Sequence[SourceRecord]) -> Any:
+        try:
+            return self._packer.pack_many(record.value for record in records)
+        except StateError:
+            for (
+                record
+            ) in records:  # which one? Its offset names it: its content does not belong in the log
+                try:
+                    self._packer.pack_many([record.value])
+                except StateError as error:
+                    msg = f"offset {record.offset}: {error}"
+                    raise StateError(msg) from None
+            raise

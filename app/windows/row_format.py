@@ -32,6 +32,11 @@ SEGMENT = struct.Struct(">qBIIIq")
 _HASH = slice(9, 13)
 
 
+def row_place(last_offset: int) -> str:
+    """Names a key's row in messages by the newest record in it: ids of cards do not belong in logs."""
+    return f"the state row with last offset {last_offset}"
+
+
 def head_key(key: bytes) -> bytes:
     """Row key of a card's or terminal's head."""
     return HEAD_PREFIX + key
@@ -151,7 +156,7 @@ class SegmentRef:
 Head = tuple[int, int, int, int, bool, list[SegmentRef], Entries, list[EntryLabel]]
 
 
-def decode_head(raw: bytes, key: bytes) -> Head:
+def decode_head(raw: bytes) -> Head:
     """The head row of a key.
 
     Raises:
@@ -187,7 +192,7 @@ def decode_head(raw: bytes, key: bytes) -> Head:
     behind = columns + ID_BYTES * ((own + (4 if has_labels else 3)) * count + aside)
     if version not in VERSIONS or len(raw) != behind + waiting:
         msg = (
-            f"the state row of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}: "
+            f"{row_place(last_offset)} has format {version}, this release reads formats up to {VERSIONS[-1]}: "
             "start the release that wrote it, or delete the state and replay"
         )
         raise RowFormatError(msg)
@@ -208,16 +213,17 @@ def encode_segment(entries: Entries, last_offset: int, settings_hash: int) -> by
     return entries.behind(packed, own)
 
 
-def decode_segment(raw: bytes, key: bytes) -> Entries:
+def decode_segment(raw: bytes) -> Entries:
     """The entries of a segment row.
 
     Raises:
         RowFormatError: it is of a format that this release does not know.
     """
-    _offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
+    offset, version, _hash, zeros, count, base = SEGMENT.unpack_from(raw)
     version, is_own = _plain(version)
     if version not in VERSIONS:
-        msg = f"a segment of {key!r} has format {version}, this release reads formats up to {VERSIONS[-1]}"
+        formats = f"format {version}, this release reads formats up to {VERSIONS[-1]}"
+        msg = f"a segment of {row_place(offset)} has {formats}"
         raise RowFormatError(msg)
     labelled = version == LABELLED_VERSION
     aside = zeros if version == ASIDE_VERSION else 0

@@ -36,6 +36,7 @@ from app.windows.row_format import (
     decode_segment,
     encode_segment,
     head_key,
+    row_place,
     segment_key,
     version_of,
 )
@@ -399,12 +400,10 @@ class WindowRow:
         if entries is None:
             raw = self._load(segment_key(self.key, ref.number))
             if raw is None:
-                msg = (
-                    f"segment {ref.number} of {self.key!r} is missing: "
-                    "delete the worker's state folder, it is rebuilt from the changelog"
-                )
-                raise RowFormatError(msg)
-            entries = self._loaded[ref.number] = decode_segment(raw, self.key)
+                hint = "delete the worker's state folder, it is rebuilt from the changelog"
+                place = row_place(self.last_offset)
+                raise RowFormatError(f"segment {ref.number} of {place} is missing: {hint}")
+            entries = self._loaded[ref.number] = decode_segment(raw)
         return entries
 
     def encode(self) -> list[tuple[bytes, bytes | None]]:
@@ -444,7 +443,7 @@ class WindowRow:
         (
             self.last_offset, self.newest_ms, self.floor_ms, self.next_segment, self._labelled,
             self.refs, self.tail, self.waiting,
-        ) = decode_head(raw, self.key)  # fmt: skip
+        ) = decode_head(raw)  # fmt: skip
         if len(self.tail.own) != self.rules.own:
-            msg = f"the state row of {self.key!r} was written with another FRAUDSTREAM_CATALOGUE_FILE: restore it"
-            raise RowFormatError(msg)
+            other = "was written with another FRAUDSTREAM_CATALOGUE_FILE: restore it"
+            raise RowFormatError(f"{row_place(self.last_offset)} {other}")

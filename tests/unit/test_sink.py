@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
+import pytest
 
 from app.blocks.core.ports import Begun, ForwardedRecord
+from app.cassandra.prediction_rows import RowPacker
+from app.errors import StateError
 from app.stages.sink_stage import SinkHandler, has_challengers
-from tests.prediction_builder import prediction
+from tests.prediction_builder import prediction, prediction_bytes
 
 
 class Packer:
@@ -37,6 +40,18 @@ async def test_where_all_are_on_their_way_nothing_is_packed() -> None:
 
 def test_where_none_is_all_are_packed() -> None:
     assert outputs([b"a", b"b"], {}) == [b"a", b"b"]
+
+
+def test_a_record_that_cannot_be_stored_is_named_by_its_offset() -> None:
+    values = [
+        prediction_bytes(1),
+        prediction_bytes("Zq8-id", score="Zq8-score"),
+        prediction_bytes(3),
+    ]
+    records = [ForwardedRecord(70 + at, 0, None, value, []) for at, value in enumerate(values)]
+    with pytest.raises(StateError, match="offset 71: this prediction cannot be stored") as caught:
+        SinkHandler(RowPacker("EUR", 2)).compute(0, records, None)  # type: ignore[arg-type]
+    assert "Zq8" not in str(caught.value)
 
 
 def test_rows_with_scores_of_challengers_are_known() -> None:

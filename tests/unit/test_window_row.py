@@ -320,7 +320,7 @@ class TestFormat:
         store.write(row_of(*range(6), store=store))
         del store.rows[segment_key(b"k", 1)]
         row = WindowRow.read(b"k", rules(), store.get)
-        with pytest.raises(RowFormatError, match="segment 1 of b'k' is missing"):
+        with pytest.raises(RowFormatError, match="segment 1 of the state row with last offset"):
             list(row.entries())
 
     @pytest.mark.parametrize(("one", "other"), [(b"a", b"ab"), (b"", b"\0"), (b"k", b"k\0\0\0\1")])

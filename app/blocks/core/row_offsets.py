@@ -66,7 +66,7 @@ def chunk_groups(groups: list[RowGroup], limit_bytes: int) -> list[list[Row]]:
         for key, raw in group:
             size += len(key) + RECORD_OVERHEAD_BYTES + (0 if raw is None else len(raw))
         if size > limit_bytes:
-            msg = f"the rows of {group[0][0]!r} need {size} bytes, a batch holds {limit_bytes}"
+            msg = f"the rows of one key need {size} bytes, a batch holds {limit_bytes}"
             raise StateError(msg)
         if chunk and filled + size > limit_bytes:
             chunks.append(chunk)

@@ -248,7 +248,7 @@ def check_ids(ids: Iterable[str]) -> None:
     if not found:
         msg = "name an id"
         raise RuleError(msg)
-    for one in found:
+    for number, one in enumerate(found, 1):
         if not 0 < len(one.encode()) <= MAX_ID_BYTES:
-            msg = f"an id on a list has 1 to {MAX_ID_BYTES} bytes, {one[:40]!r} has {len(one.encode())}"
+            msg = f"an id on a list has 1 to {MAX_ID_BYTES} bytes, number {number} has {len(one.encode())}"
             raise RuleError(msg)
