@@ -178,6 +178,11 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         True,
         description="mask digits that look like a card number, in unknown fields and dead-letter records",
     )
+    dead_letter_values: Literal["keep", "drop"] = Field(
+        "keep",
+        description="values of dead-letter records in which no fields can be dropped or hashed, because they are not "
+        "JSON objects: keep them (card numbers masked), or drop them",
+    )
     private_fields: str = Field(
         "",
         description="unknown fields to hash or to keep unmasked: device=hash,order=keep; comma-separated",

@@ -16,7 +16,7 @@ from app.kafka.dead_letter_list import DeadLetter, Progress, find_dead_letter, r
 from app.kafka.topic_admin import check_topics
 from app.settings import Settings
 from app.topics import MESSAGE_OVERHEAD_BYTES, Topics
-from app.wire.dead_letters import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, REDRIVEN
+from app.wire.dead_letters import KEPT_HEADERS, LETTER_KEY_BYTES, MASKED, PRIVATE, REDRIVEN
 
 #: Records on their way at once.
 _IN_FLIGHT = 500
@@ -134,13 +134,23 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
     if origin != topic:
         return f"it is from {origin}, but records are sent back to {topic} only; send a label "
         "again with `fraudstream label`"
-    if what := _NO_RECORD.get(letter.reason):
-        return f"{what}: send it again from its producer"
+    lacks = _lacks(letter, headers)
+    return None if lacks is None else f"{lacks}: send it again from its producer"
+
+
+def _lacks(letter: DeadLetter, headers: dict[str, bytes]) -> str | None:
+    """What a letter lacks of its record; None: nothing, but for fields that would be dropped again."""
+    if letter.reason in _NO_RECORD:
+        return _NO_RECORD[letter.reason]
     if MASKED in headers:
-        return "card numbers in it were masked (FRAUDSTREAM_MASK_CARD_NUMBERS): send it again from its producer"
+        return (
+            "card numbers in it were masked, or fields hashed "
+            "(FRAUDSTREAM_MASK_CARD_NUMBERS, FRAUDSTREAM_PRIVATE_FIELDS)"
+        )
+    if letter.value is None and PRIVATE in headers:
+        return "its value was dropped (FRAUDSTREAM_DEAD_LETTER_VALUES)"
     if "size" in headers:
-        size = int(headers["size"])
-        return f"only the beginning of its {size:,} bytes was kept; send it again from its producer"
+        return f"only the beginning of its {int(headers['size']):,} bytes was kept"
     cut = letter.key is not None and len(letter.key) >= LETTER_KEY_BYTES
     return f"only the first {LETTER_KEY_BYTES:,} bytes of its key were kept" if cut else None
 

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from app.domain.privacy import AS_IT_CAME, Privacy
+from app.domain.privacy import AS_IT_CAME, KeptValue, Privacy
 from app.domain.refusal_reasons import LOST
 from app.domain.transaction import DeadRecordError
 from app.wire.input_records import MAX_RECORD_BYTES, SourceRecord
@@ -16,8 +16,10 @@ KEPT_HEADERS = (REDRIVEN, "__value_schema_id")
 UNTIL = "until"
 #: Bytes of a key that a dead letter keeps.
 LETTER_KEY_BYTES = 4096
-#: Header of a letter whose value or key is not as it came: card numbers in it are masked.
+#: Header of a letter whose value or key is not as it came: card numbers in it are masked, or fields are hashed.
 MASKED = "masked"
+#: Header of a letter on whose value rules for single fields have acted: the digest of these rules.
+PRIVATE = "private"
 KEPT_HEADER_BYTES = 512
 
 
@@ -29,12 +31,12 @@ def dead_letter(
     max_bytes: int = MAX_RECORD_BYTES,
     privacy: Privacy = AS_IT_CAME,
 ) -> tuple[bytes, bytes | None, Headers]:
-    """Key, value and headers of a dead letter: the original bytes are the value, their card numbers masked.
+    """Key, value and headers of a dead letter: the original bytes are the value, as far as the rules keep them.
 
     A value beyond `max_bytes` is cut there; its size and SHA-256 stand in the headers then. A record that was
     sent back from the dead letters keeps the header that says so. One that is not as it came says so, too.
     """
-    kept = privacy.of_letter
+    kept = privacy.of_text
     headers: Headers = [
         ("topic", topic.encode()),
         ("partition", str(partition).encode()),
@@ -52,10 +54,12 @@ def dead_letter(
         headers.append(("size", str(len(value)).encode()))
         headers.append(("sha256", sha256(value).hexdigest().encode()))
         value = value[:max_bytes]
-    masked = None if value is None else kept(value)
-    if masked != value or (key is not None and kept(key) != key):
+    left = KeptValue(None) if value is None else privacy.of_letter(value)
+    if left.is_masked or (key is not None and kept(key) != key):
         headers.append((MASKED, b"1"))
-    return source_position(topic, partition, record.offset), masked, headers
+    if left.is_private:
+        headers.append((PRIVATE, privacy.digest))
+    return source_position(topic, partition, record.offset), left.value, headers
 
 
 def headers_of(record: SourceRecord) -> dict[str, bytes]:

@@ -132,6 +132,8 @@ def privacy_of(settings: Settings) -> Privacy:
         parse_private(settings.private_fields),
         key.get_secret_value().encode() if key else b"",
         frozenset(NAMED_FIELDS),
+        parse_dropped(settings.drop_fields),
+        settings.dead_letter_values == "keep",
     )
 
 

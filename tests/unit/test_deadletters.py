@@ -7,9 +7,11 @@ from click.testing import CliRunner
 
 from app.cli import cli
 from app.cli.exit_codes import run
+from app.domain.privacy import Privacy
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.kafka.dead_letter_list import DeadLetter, partition_in
+from app.ops.redrive import _unfit
 from app.wire.dead_letters import dead_letter
 
 
@@ -34,6 +36,30 @@ def test_a_dead_letter_keeps_every_byte(
     described = letter.described()
     assert (described["reason"], described["message"]) == ("negative_amount", "amount is negative")
     assert (described["key"], described["value"], described["value_base64"]) == ("c1", text, base64)
+
+
+@pytest.mark.parametrize(
+    ("value", "rules", "why"),
+    [
+        (b'{"a":1,"b":2}', Privacy(dropped=frozenset("b")), None),  # it would be dropped then, too
+        (b'{"a":1,"b":2}', Privacy(fields={"b": "hash"}, key=b"k"), "or fields hashed"),
+        (b'{"pan":"4111111111111111"}', Privacy(), "card numbers in it were masked"),
+        (b"{", Privacy(keep_unparsed=False), "its value was dropped (FRAUDSTREAM_DEAD_LETTER_VALUES)"),
+        (b"{", Privacy(), None),
+    ],
+    ids=["dropped", "hashed", "masked", "no-value", "whole"],
+)  # fmt: skip
+def test_what_lacks_more_than_its_next_letter_would_is_not_sent_back(
+    value: bytes, rules: Privacy, why: str | None
+) -> None:
+    source = SimpleNamespace(offset=17, timestamp=0, key=b"c1", value=value, headers=[])
+    dead = DeadRecordError("invalid_amount", "m")
+    key, left, headers = dead_letter("t", 2, source, dead, privacy=rules)
+    record = SimpleNamespace(
+        key=key, value=left, headers=headers, timestamp=0, partition=2, offset=5
+    )
+    found = _unfit(DeadLetter.of(record), "t")
+    assert found is None if why is None else why in (found or "")
 
 
 def test_a_foreign_record_is_unknown() -> None:

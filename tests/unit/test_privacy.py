@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from app.cli.pseudonym import pseudonym
 from app.domain.card_number_masking import without_card_numbers
+from app.domain.privacy import Privacy
 from app.domain.transaction import DeadRecordError
 from app.errors import SettingsError
 from app.ops.files.columns import FileOptions
@@ -20,9 +22,10 @@ from app.ops.files.label_file import open_labels
 from app.ops.files.transaction_file import open_reading
 from app.pseudonyms import Pseudonyms, parse_keys
 from app.settings import load_settings
-from app.wire.dead_letters import MASKED, dead_letter
+from app.wire.dead_letters import MASKED, PRIVATE, dead_letter
 from app.wire.input_records import RecordRules, parse_transaction
 from tests.builders import T0, tx_bytes
+from tests.verify_world import VerifyWorld
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 VISA, MASKED_VISA = "4111111111111111", "4111110000001111"
@@ -112,6 +115,114 @@ def test_dead_letters_are_masked_and_say_so() -> None:
     _, value, headers = dead_letter("t", 0, harmless, dead, 1000, rules.privacy)
     assert value == b"{"
     assert MASKED not in dict(headers)
+
+
+BODY = b'{"card_id": "c1", "is_fraud": 1, "device": "abc", "order": "4111111111111111", "n": 1.50}'
+DEAD = DeadRecordError("invalid_amount", "amount is missing")
+
+
+def letter(value: bytes, **settings: Any) -> tuple[bytes | None, dict[str, bytes]]:
+    rules = RecordRules.of(load_settings(settings))
+    _, kept, headers = dead_letter("t", 0, record(value, b"c1"), DEAD, 1000, rules.privacy)
+    return kept, dict(headers)
+
+
+def test_dead_letters_lack_what_is_dropped() -> None:
+    kept, headers = letter(BODY, drop_fields="is_fraud,device", mask_card_numbers=False)
+    assert kept == b'{"card_id":"c1","order":"4111111111111111","n":1.50}'
+    assert PRIVATE in headers
+    assert MASKED not in headers, "it can be sent back: its fields would be dropped then, too"
+    kept, headers = letter(b'{"card_id": "c1"}', drop_fields="is_fraud")
+    assert (kept, PRIVATE in headers) == (b'{"card_id": "c1"}', False)
+
+
+def test_fields_of_dead_letters_are_hashed_or_kept() -> None:
+    settings = {"private_fields": "device=hash,order=keep", "privacy_key": KEY, "drop_fields": ""}
+    kept, headers = letter(BODY, **settings)
+    assert kept is not None
+    digest = hmac.digest(KEY.encode(), b'"abc"', "sha256").hex()[:32]
+    assert json.loads(kept)["device"] == digest
+    assert (json.loads(kept)["order"], headers[MASKED]) == (VISA, b"1")
+    kept, headers = letter(BODY.replace(b"device", b"other"), **settings)
+    assert MASKED not in headers
+    kept, headers = letter(
+        BODY.replace(b"device", b"other").replace(b"1.50", VISA.encode()), **settings
+    )
+    assert MASKED in headers
+
+
+def test_rows_in_envelopes_lack_what_is_dropped() -> None:
+    row = {"card_id": "c1", "device": "abc"}
+    event = {"op": "u", "before": row, "after": row, "source": {"device": "a database"}}
+    for value in (event, {"schema": {"x": 1}, "payload": event}, {"schema": {}, "payload": row}):
+        kept, headers = letter(json.dumps(value).encode(), drop_fields="device")
+        assert kept is not None
+        assert b"abc" not in kept
+        assert PRIVATE in headers
+        assert (b"a database" in kept) == (b"a database" in json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"{", b'[{"device": "abc"}]', b"\0\0\0\0\1binary", b'{"device": 1, "device": 2}', BODY[:-1] + b" " * 1000],
+    ids=["cut", "array", "binary", "twice", "large"],
+)  # fmt: skip
+def test_values_without_fields_are_kept_or_dropped(value: bytes) -> None:
+    kept, headers = letter(value, drop_fields="device", mask_card_numbers=False)
+    assert (kept, PRIVATE in headers) == (value[:1000], False)
+    kept, headers = letter(value, dead_letter_values="drop")
+    assert (kept, PRIVATE in headers) == (None, True)
+    assert letter(b"", dead_letter_values="drop")[0] == b""
+
+
+NAMES = st.sets(st.sampled_from(["is_fraud", "device", "order", "n", "missing"]))
+
+
+@given(NAMES, NAMES, NAMES, NAMES, st.booleans(), st.booleans(), st.sampled_from([BODY, BODY[:-1]]))
+def test_a_letter_is_compared_with_its_record_whatever_the_rules_were(
+    dropped: set[str], hashed: set[str], now_dropped: set[str], now_hashed: set[str],
+    keep: bool, now_keep: bool, value: bytes,
+) -> None:  # fmt: skip
+    def rules(dropped: set[str], hashed: set[str], keep: bool) -> Privacy:
+        hashes = dict.fromkeys(sorted(hashed - dropped), "hash")
+        return Privacy(True, hashes, b"k", frozenset(), frozenset(dropped), keep)  # type: ignore[arg-type]
+
+    then, now = rules(dropped, hashed, keep), rules(now_dropped, now_hashed, now_keep)
+    left = then.of_letter(value)
+    same = now.compared(left.value) == now.compared(value)
+    assert same or (left.is_private and then.digest != now.digest)
+    if then.digest == now.digest:
+        assert same
+        changed = value.replace(b'"c1"', b'"c2"')
+        if left.value is not None:
+            assert now.compared(changed) != now.compared(left.value)
+
+
+def test_what_letters_lack_is_no_difference_to_verify() -> None:
+    world = VerifyWorld(
+        private_fields="device=hash",
+        privacy_key=KEY,
+        drop_fields="order",
+        dead_letter_values="drop",
+    )
+    for value in (BODY, b"{cut", b'{"card_id": "c1", "n": 1}'):
+        world.send(value, b"c1")
+    world.send(tx_bytes(1, card="c1", at=0), b"c1")
+    world.run()
+    letters = [one.value for part in world.logs[world.topics.dead_letters.name] for one in part]
+    assert letters[1] is None
+    assert not any(b"abc" in value or VISA.encode() in value for value in letters if value)
+    counts = world.verify().counts
+    assert (counts["read"], counts["dead"], counts["differing"]) == (4, 3, 0)
+    # what is dropped cannot be compared with other rules later, and is no difference, either
+    world.restart(private_fields="", drop_fields="", dead_letter_values="keep")
+    assert world.verify().counts["differing"] == 0
+    world.restart(private_fields="n=hash", drop_fields="is_fraud", dead_letter_values="drop")
+    assert world.verify().counts["differing"] == 0
+    part = next(part for part in world.logs[world.topics.dead_letters.name] if part)
+    world.restart(private_fields="device=hash", drop_fields="order")
+    part[0] = replace(part[0], value=(part[0].value or b"").replace(b"1.50", b"1.60"))
+    assert world.verify().counts["differing"] == 1
 
 
 # ---------------------------------------------------------------------- pseudonyms

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.card_number_masking import without_card_numbers
 from app.domain.event_times import TimeUnit
+from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.transaction import DeadRecordError
 from app.stages.parked_labels import PREFIX, copied_offset, offset_of
 from app.wire.erase_records import erased_card
@@ -77,17 +77,25 @@ class LabelLedger:
     Args:
         topic: where they come from.
         max_future_skew_ms, time_unit: see `parse_label`.
+        privacy: the rules of dead letters.
 
     Attributes:
         given_up: sources that the terminals' oracle gave up, in their dead letters.
         parked: partition and offset of labels that wait for their transactions: their rows.
     """
 
-    def __init__(self, topic: str, max_future_skew_ms: int, time_unit: TimeUnit = "auto") -> None:
+    def __init__(
+        self,
+        topic: str,
+        max_future_skew_ms: int,
+        time_unit: TimeUnit = "auto",
+        privacy: Privacy = AS_IT_CAME,
+    ) -> None:
         self.given_up: set[tuple[str, int, int]] = set()
         self.parked: set[tuple[int, int]] = set()
         self._topic = topic
         self._rules = max_future_skew_ms, time_unit
+        self._privacy = privacy
         self._pages: dict[int, LabelPage] = {}
 
     def owns(self, position: tuple[str, int, int] | None) -> bool:
@@ -112,7 +120,7 @@ class LabelLedger:
                 label = parse_label(record.value, record.offset, record.timestamp, *self._rules)
             except DeadRecordError as dead:
                 page.reasons[record.offset] = dead.reason
-                page.put(record.offset, _DEAD, _letter(record.value))
+                page.put(record.offset, _DEAD, self._letter(record.value))
             else:
                 page.put(
                     record.offset, _VALID, _said(label), hash(label.card_id or ""), hash(record.key)
@@ -128,14 +136,16 @@ class LabelLedger:
             self._see(partition, item.offset, _ERASED, None, right=True)
         self._see(partition, item.offset, _ITEM, _VALID, right=right)
 
-    def letter(self, position: tuple[str, int, int], reason: str, value: bytes | None) -> None:
-        """A dead letter of a label."""
+    def letter(
+        self, position: tuple[str, int, int], reason: str, value: bytes | None, *, unknown: bool
+    ) -> None:
+        """A dead letter of a label; `unknown`: rules that are not known any more have changed its value."""
         _, partition, offset = position
         page = self._pages.get(partition)
         expected = page.reasons.get(offset) if page else None
         right = reason in _LOST if expected is None else reason == expected
         if expected is not None:
-            right = right and _letter(value) == self._said(partition, offset)
+            right = right and (unknown or self._letter(value) == self._said(partition, offset))
         self._see(partition, offset, _LETTER, None, right=right)
 
     def rows(self, partition: int, records: Iterable[Any]) -> None:
@@ -183,6 +193,10 @@ class LabelLedger:
     def _lost(self, seen: int) -> bool:
         return bool(seen & _LETTER) and not seen & _ITEM
 
+    def _letter(self, value: bytes | None) -> int:
+        """Hash of a refused record, whatever its letter has left of it."""
+        return hash(self._privacy.compared(value))
+
     def _said(self, partition: int, offset: int) -> int | None:
         page = self._pages.get(partition)
         if page is None or not 0 <= offset - page.begin < len(page.said):
@@ -197,11 +211,6 @@ class LabelLedger:
         if kind is not None and page.kinds[index] != kind:
             right = False
         page.seen[index] |= bit if right else bit | _WRONG
-
-
-def _letter(value: bytes | None) -> int:
-    """Hash of a refused record, whether card numbers in it are masked or not."""
-    return hash(value and without_card_numbers(value))
 
 
 def _said(label: LabelItem | LabelRecord) -> int:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from app.domain.card_number_masking import without_card_numbers
+from app.domain.privacy import Privacy
 from app.domain.refusal_reasons import BY_RULES, LOST
 from app.kafka.skip_records import skip_in
 from app.ops.verification.ledger import ExpectedOutcome, FoundIn, SourcePage
 from app.ops.verification.output_fields import SOURCE_FIELDS, fields_of, source_in
 from app.ops.verification.verify_run import VerifyRun
-from app.wire.dead_letters import headers_of
+from app.wire.dead_letters import PRIVATE, headers_of
 
 _FIELDS = SOURCE_FIELDS | {"card_id", "event_time_ms", "transaction_id"}
 
@@ -51,7 +51,8 @@ class DeadLetterReader:
                 self._case.lost.letter(position, headers)
                 continue
             if position and self._case.labels.owns(position):
-                self._case.labels.letter(position, reason, record.value)
+                unknown = by_other_rules(self._case.record_rules.privacy, headers)
+                self._case.labels.letter(position, reason, record.value, unknown=unknown)
                 continue
             found = position and self._case.ledger.find(*position)
             if found:
@@ -79,13 +80,13 @@ class DeadLetterReader:
     def _is_whole(
         self, page: SourcePage, row: int, value: bytes | None, headers: dict[str, bytes]
     ) -> bool:
-        """Whether a letter has the original bytes, or of a value too large the beginning and the rest's hash."""
-        size = int(page.length[row])
+        """Whether a letter has what rules leave of the bytes, or of a large one the beginning and the whole's hash."""
+        size, rules = int(page.length[row]), self._case.record_rules
         if not size:
-            return bool(hash(value and without_card_numbers(value)) == page.content[row])
+            same = bool(hash(rules.privacy.compared(value)) == page.content[row])
+            return same or by_other_rules(rules.privacy, headers)
         return (
-            value is not None
-            and len(value) == self._case.record_rules.max_bytes
+            (PRIVATE in headers if value is None else len(value) == rules.max_bytes)
             and headers.get("size") == str(size).encode()
             and hash(headers.get("sha256", b"").decode()) == page.content[row]
         )
@@ -130,6 +131,11 @@ class DuplicateReader:
 
     def _differs(self, page: SourcePage, row: int, what: str, stored: Any, recomputed: Any) -> None:
         self._case.findings.differs(page, row, self._where, what, stored, recomputed)
+
+
+def by_other_rules(privacy: Privacy, headers: dict[str, bytes]) -> bool:
+    """Whether rules that are not in force any more have left out something: nothing is there to compare with."""
+    return headers.get(PRIVATE, privacy.digest) != privacy.digest
 
 
 def first_of_its_kind(

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from app.domain.card_number_masking import without_card_numbers
 from app.domain.transaction import DeadRecordError, Transaction
 from app.ops.reference import CardReference, ReferenceOutcome
 from app.ops.verification.ledger import FATE_OF, ExpectedOutcome, FoundIn, SourcePage
@@ -152,8 +151,8 @@ class SourceReader:
 
     def _dead(self, record: Any, reason: str, card: int) -> _Cells:
         value = record.value
-        # card numbers in the letter may be masked, or not: a setting decides
-        content, length = hash(value and without_card_numbers(value)), 0
+        # card numbers in the letter may be masked, fields missing, or not: settings decide
+        content, length = hash(self._case.record_rules.privacy.compared(value)), 0
         if value is not None and len(value) > self._case.record_rules.max_bytes:
             # the letter has its beginning, and these two of the whole
             content, length = hash(sha256(value).hexdigest()), len(value)

@@ -97,7 +97,10 @@ class VerifyRun:
         self.record_rules = replace(record_rules(settings, fetched_schemas(settings)), refunds=True)
         self.lost = LostOffsets()
         self.labels = LabelLedger(
-            self.topics.labels.name, settings.max_future_skew, settings.event_time_unit
+            self.topics.labels.name,
+            settings.max_future_skew,
+            settings.event_time_unit,
+            self.record_rules.privacy,
         )
         self.alerts = AlertLedger.of(alert_policy(settings), settings.currency)
         self.partitions = settings.partitions
