@@ -18,6 +18,7 @@ from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.query import SimpleStatement
 
+from app.cassandra.erased_rows import ErasedRows
 from app.cassandra.schema_shape import present_shape
 from app.cassandra.session import SCAN, explained
 from app.errors import SchemaError, UsageError
@@ -32,6 +33,7 @@ ONLY_HERE = (
 FROM_TOPICS = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 #: Cells that are written once all others are there: a worker that finds a manifest reads the whole model.
 _LAST_CELLS = {"model_artifacts": "manifest"}
+NOTHING_ERASED = ErasedRows(())
 #: Rows of one page; a chunk of a model has half a megabyte.
 _PAGE_ROWS, _PAGE_CHUNKS = 1_000, 16
 #: Writes that are made from the file together, and how many of them are on their way at once.
@@ -100,9 +102,14 @@ def save_table(session: Session, settings: Settings, table: str, file: Path) -> 
 
 
 def restore_table(
-    session: Session, settings: Settings, table: str, file: Path, saved_at: float
-) -> int:
-    """Write the rows of a file into a table; returns how many. What is expired by now is left out.
+    session: Session,
+    settings: Settings,
+    table: str,
+    file: Path,
+    saved_at: float,
+    erased: ErasedRows = NOTHING_ERASED,
+) -> tuple[int, int]:
+    """Write the rows of a file into a table. What is expired or erased by now is left out.
 
     Args:
         session: of the driver.
@@ -110,6 +117,10 @@ def restore_table(
         table: its name.
         file: as `save_table` wrote it.
         saved_at: when that was, epoch seconds.
+        erased: recognises rows of cards that were erased since.
+
+    Returns:
+        How many rows were written, and how many were left out because their card was erased.
 
     Raises:
         UnavailableError: Cassandra does not answer.
@@ -119,6 +130,7 @@ def restore_table(
     known = {name for columns in _columns(session, settings, table) for name in columns}
     passed = int(max(0.0, time.time() - saved_at))
     prepared: dict[tuple[tuple[str, ...], bool, bool], Any] = {}
+    left_out = 0
 
     def insert(names: tuple[str, ...], *, timed: bool, lives: bool) -> Any:
         statement = prepared.get((names, timed, lives))
@@ -131,6 +143,15 @@ def restore_table(
             text += f" USING {' AND '.join(using)}" if using else ""
             statement = prepared[names, timed, lives] = session.prepare(text)
         return statement
+
+    def kept() -> Iterator[SavedRow]:
+        nonlocal left_out
+        for row in _rows_in(file):
+            written = max((at or 0 for _, at, _ in row.cells.values()), default=0)
+            if erased.has(table, row.key | {n: cell[0] for n, cell in row.cells.items()}, written):
+                left_out += 1
+            else:
+                yield row
 
     def statements(row: SavedRow) -> Iterator[tuple[Any, list[Any]]]:
         # cells of one write go back in one
@@ -174,14 +195,10 @@ def restore_table(
     with explained(settings):
         last = _LAST_CELLS.get(table)
         if last is None:
-            return write(_rows_in(file))
-        count = write(SavedRow(row.key, _without(row.cells, last)) for row in _rows_in(file))
-        write(
-            SavedRow(row.key, {last: row.cells[last]})
-            for row in _rows_in(file)
-            if last in row.cells
-        )
-        return count
+            return write(kept()), left_out
+        count = write(SavedRow(row.key, _without(row.cells, last)) for row in kept())
+        write(SavedRow(row.key, {last: row.cells[last]}) for row in kept() if last in row.cells)
+        return count, left_out
 
 
 def _without(cells: Cells, name: str) -> Cells:

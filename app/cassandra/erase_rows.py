@@ -44,7 +44,7 @@ class CardTable:
 
 
 _SOURCE = ("source_partition", "source_offset")
-_ALERT = ("day", "shard", "opened_at", "alert_id")
+ALERT_KEY = ("day", "shard", "opened_at", "alert_id")
 #: Every table with rows of transactions of one card; `fraudstream erase` deletes from all of them. Those that hang on
 #: its alerts and snoozes follow: see `delete_card`. tests/unit/test_erase.py compares this with the migrations.
 CARD_TABLES = (
@@ -61,7 +61,7 @@ CARD_TABLES = (
         "source_topic",
         "month",
     ),
-    CardTable("alerts", (*_ALERT, "event_time", "transaction_id", *_SOURCE), "source_topic", "index"),
+    CardTable("alerts", (*ALERT_KEY, "event_time", "transaction_id", *_SOURCE), "source_topic", "index"),
     CardTable(
         "labels", ("transaction_id", "card_id", "labelled_at", *_SOURCE), "source_topic", "scan"
     ),
@@ -195,7 +195,7 @@ def delete_card(
             rows = []
             for row in _rows_of(session, settings, table, card_id):
                 place = row["source_partition"], row["source_offset"]
-                alert = tuple(row[name] for name in _ALERT) if table.name == "alerts" else None
+                alert = tuple(row[name] for name in ALERT_KEY) if table.name == "alerts" else None
                 if before.covers(table.name, *place, epoch_ms(row["received_at"])):
                     rows.append(row)
                     of_alerts |= {alert} if alert else set()
@@ -335,7 +335,7 @@ def _of_alerts(
     *,
     dry_run: bool,
 ) -> int:
-    where = " AND ".join(f"{name} = %s" for name in _ALERT)
+    where = " AND ".join(f"{name} = %s" for name in ALERT_KEY)
     found = 0
     for alert in alerts:
         named = f"FROM {settings.keyspace}.{table} WHERE {where}"

@@ -57,9 +57,9 @@ def restore(folder: Path, other_keyspace: bool, as_json: bool) -> None:
     r"""Write the rows of a backup into Cassandra; run `fraudstream migrate` first if the keyspace was lost.
 
     Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows whose time to
-    live has ended are not written. Then run `fraudstream rewrite`, which writes the rows that topics have, and
-    `fraudstream erase --again`. If the keyspace was lost, erase again, with --card, each card that was erased after
-    the backup: its audit record is lost, too.
+    live has ended, and rows of cards that were erased since, are not written. Then run `fraudstream rewrite`, which
+    writes the rows that topics have, and `fraudstream erase --again`. If the keyspace was lost, erase again, with
+    --card, each card that was erased after the backup: its audit record is lost, too.
 
     \b
     Exit codes:  0  everything is written
@@ -83,4 +83,5 @@ def _tell(saved: "Backup", *, as_json: bool) -> None:
         click.echo(json.dumps(msgspec.to_builtins(saved)))
         return
     for name, table in saved.tables.items():
-        click.echo(f"{table.rows:>10,}  {name}")
+        left_out = f" ({table.erased:,} left out: their cards were erased)" if table.erased else ""
+        click.echo(f"{table.rows:>10,}  {name}{left_out}")

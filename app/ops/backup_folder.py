@@ -14,7 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from app.cassandra.backup_tables import FROM_TOPICS, ONLY_HERE, restore_table, save_table
+from app.cassandra.backup_tables import (
+    FROM_TOPICS,
+    NOTHING_ERASED,
+    ONLY_HERE,
+    restore_table,
+    save_table,
+)
+from app.cassandra.erase_rows import read_erasures
+from app.cassandra.erased_rows import ErasedRows
 from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.display import iso
@@ -26,7 +34,7 @@ from app.settings import Settings
 _MANIFEST = "backup.json"
 _SUFFIX = ".msgpack.gz"
 _FORMAT = 1
-_LAST = "model_artifacts"
+_LAST, _ERASURES = "model_artifacts", "erasures"
 #: What an empty file system has in it.
 _NOT_OURS = {"lost+found"}
 _ELSEWHERE = "another FOLDER"
@@ -38,10 +46,12 @@ class SavedTable(msgspec.Struct):
     Attributes:
         rows: how many.
         sha256: of the file.
+        erased: how many were not restored, because their card was erased since.
     """
 
     rows: int
     sha256: str
+    erased: int = 0
 
 
 class Backup(msgspec.Struct):
@@ -120,7 +130,7 @@ def backup(settings: Settings, folder: Path, *, rows: bool, progress: Progress) 
 def restore(
     settings: Settings, folder: Path, *, other_keyspace: bool = False, progress: Progress
 ) -> Backup:
-    """Write the rows of a backup into the keyspace; what is newer there stays.
+    """Write the rows of a backup into the keyspace; what is newer there stays, and what was erased stays erased.
 
     Args:
         settings: the deployment's.
@@ -157,10 +167,15 @@ def restore(
             raise UsageError(msg)
     with connected(settings) as session:
         check_schema(session, settings)
-        tables = [table for table in (*ONLY_HERE, *FROM_TOPICS) if table in saved.tables]
+        # what was erased first, then alerts, then what hangs on them
+        order = (_ERASURES, *FROM_TOPICS, *(one for one in ONLY_HERE if one != _ERASURES))
+        tables = [table for table in order if table in saved.tables]
+        erased = NOTHING_ERASED
         for number, table in enumerate(tables, 1):
-            file = folder / f"{table}{_SUFFIX}"
-            saved.tables[table].rows = restore_table(session, settings, table, file, saved.at)
+            if table != _ERASURES and erased is NOTHING_ERASED:
+                erased = ErasedRows(read_erasures(session, settings))
+            file, told = folder / f"{table}{_SUFFIX}", saved.tables[table]
+            told.rows, told.erased = restore_table(session, settings, table, file, saved.at, erased)
             progress("tables", number, len(tables))
     return saved
 

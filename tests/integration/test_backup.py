@@ -9,6 +9,7 @@ import pytest
 
 import app.cassandra.backup_tables as saving
 from app.cassandra.backup_tables import ONLY_HERE
+from app.cassandra.erase_rows import Erasure, hash_of, record_erasure
 from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
 from app.cli.exit_codes import run
@@ -132,6 +133,21 @@ def test_saved_and_restored(
     assert run(["restore", str(folder)]) == 0
     (model,) = session.execute(f"SELECT registered_by FROM {keyspace}.models")
     assert model["registered_by"] == "cleo"
+
+    # what was erased since stays erased, whether or not a topic still has the erase record
+    at_ms = 4_000_000_000_000  # later than these rows were written
+    card = Erasure("e2", at_ms, "bo", "asked", (0, 9), card_hash=hash_of("c1", "salt"), salt="salt")
+    record_erasure(session, settings, card)
+    for table in ("refunds", "conflicting_predictions", "alert_snoozes"):
+        session.execute(f"TRUNCATE {keyspace}.{table}", timeout=60)
+    capsys.readouterr()
+    assert run(["restore", str(folder), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["tables"]
+    for table in ("refunds", "conflicting_predictions", "alert_snoozes"):
+        assert (written[table]["rows"], written[table]["erased"]) == (0, 1), table
+        assert not list(session.execute(f"SELECT * FROM {keyspace}.{table}"))
+    assert run(["restore", str(folder)]) == 0
+    assert "refunds (1 left out: their cards were erased)" in capsys.readouterr().out
 
     damaged = folder / "models.msgpack.gz"
     damaged.write_bytes(damaged.read_bytes()[:-1])
