@@ -162,8 +162,8 @@ async def produce_card_tests(settings: Settings) -> None:
         await producer.stop()
 
 
-async def decide(settings: Settings, worker: Worker, alert: Any) -> tuple[Any, Any, float]:
-    """Decide an alert as genuine: the label on its topic, what the worker says, seconds until the label was there."""
+async def decide(settings: Settings, worker: Worker, alert: Any) -> tuple[list[Any], Any, float]:
+    """Decide an alert as genuine: labels on their topic, what the worker says, seconds until the labels were there."""
     spec = Topics(settings).labels
     tps = [TopicPartition(spec.name, number) for number in range(spec.partitions)]
     async with consumer(settings) as reader:
@@ -182,13 +182,13 @@ async def decide(settings: Settings, worker: Worker, alert: Any) -> tuple[Any, A
         )
         found: list[Any] = []
         async with asyncio.timeout(60):
-            while not found:
+            while len(found) < len(alert["transactions"]):
                 fetched = await reader.getmany(*tps, timeout_ms=200)
-                found = [record for records in fetched.values() for record in records]
+                found += [record for records in fetched.values() for record in records]
         seconds = time.monotonic() - began
         status, said = await posting
-    assert (status, len(found)) == (200, 1)
-    return json.loads(found[0].value), json.loads(said), seconds
+    assert status == 200
+    return [json.loads(record.value) for record in found], json.loads(said), seconds
 
 
 def caught_up(workers: list[Worker]) -> bool:
@@ -367,27 +367,31 @@ def test_two_workers_answer_as_one(settings: Settings, workers: list[Worker]) ->
 
     # two cards are tested with small payments: a verdict is on the topic of labels, and the other alert is there
     asyncio.run(produce_card_tests(settings))
+    newest = [path_of("transaction", f"tx-{card}-19") for card in TESTED]
+    wait_until(lambda: all(json.loads(first.get(one)[2]).get("alert_id") for one in newest))
     wait_until(lambda: json.loads(first.get("/review.json")[2])["open"] == 2)
     alert = json.loads(first.post("/review/next")[1])["next"]
-    (flagged,) = alert["transactions"]
+    flagged = alert["transactions"]  # the last one by the rule; the model may have flagged others
     page = second.get(f"/review/?alert={alert['alert_id']}", "text/html")[2]
     assert b"rule many-small-amounts" in page
     alert_link = path_of("alert", alert["alert_id"]).encode()
-    tested = path_of("transaction", flagged["transaction_id"])
+    tested = path_of("transaction", flagged[0]["transaction_id"])
     assert alert_link in second.get(tested, "text/html")[2]
-    label_of, said, seconds = asyncio.run(decide(settings, first, alert))
-    assert (label_of["transaction_id"], label_of["is_fraud"]) == (flagged["transaction_id"], False)
-    assert (said["labels"], said["next"]["card_id"]) == (1, TESTED[alert["card_id"] == TESTED[0]])
+    sent, said, seconds = asyncio.run(decide(settings, first, alert))
+    assert {one["transaction_id"] for one in sent} == {one["transaction_id"] for one in flagged}
+    assert {one["is_fraud"] for one in sent} == {False}
+    assert said["labels"] == len(flagged)
+    assert said["next"]["card_id"] == TESTED[alert["card_id"] == TESTED[0]]
     print(f"the verdict was on the topic of labels after {seconds * 1_000:.0f} ms")
 
-    # both labels count for the live precision, if their transactions were flagged
-    both = [row["action"] != "approve", True]
+    # all labels count for the live precision, if their transactions were flagged
+    also = row["action"] != "approve"
 
     def labelled() -> list[int]:
         told = [json.loads(worker.get("/live.json")[2])["labelled"] for worker in workers]
         return [sum(one[name] for one in told) for name in ("labels", "flagged", "frauds")]
 
-    wait_until(lambda: labelled() == [2, sum(both), both[0]])
+    wait_until(lambda: labelled() == [1 + len(flagged), also + len(flagged), also])
 
     # without any worker a command says so
     for worker in workers:
