@@ -242,7 +242,8 @@ class Retraining:
         self._sign(entry)
         rows = trained.manifest.trained["rows"]
         lines = [
-            f"trained {_named(trained.manifest)} on {rows:,} labelled transactions, as {self._current.model} was"
+            f"trained {_named(trained.manifest)} on {rows:,} labelled transactions, "
+            f"with the recipe of {self._current.model}"
         ]
         return await self._shadow(trained.manifest, "trained", lines)
 

@@ -768,7 +768,7 @@ def retrain(deployment: Deployment, said: Run, feed: Feed) -> None:
     said("promote", "other@2", "--force", "--no-guard")
     assert "promote other@2, forced, unguarded" in said("history")
     shown = said("--min-new", "100", group="retrain")
-    assert "trained other@3 on 1,500 labelled transactions, as other@2 was" in shown
+    assert "trained other@3 on 1,500 labelled transactions, with the recipe of other@2" in shown
     labelled(3_000)
     wait_until(lambda: did("--promote") == "promoted", "the next one is as good")
     found = json.loads(said("history", "--json"))
