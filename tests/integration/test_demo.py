@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 #: Generous: the machine may be busy with something else.
 PATIENCE_SECONDS = 240
 _ACCOUNT = " ".join(
-    [r"([\d,]+) read = ([\d,]+) scored \+ ([\d,]+) late \+ ([\d,]+) duplicate \+",
+    [r"([\d,]+) read = ([\d,]+) scored in time \+ ([\d,]+) late \+ ([\d,]+) duplicate \+",
      r"([\d,]+) dead \+ ([\d,]+) moved"]
 )  # fmt: skip
 
