@@ -677,7 +677,7 @@ HARM = ("NaN", "threshold", "inverted", "slow")
 #: What the gate says of a model.
 GATED = {
     "NaN": "gives scores that are not between 0 and 1",
-    "inverted": "alerts per day instead of",
+    "inverted": "flagged per day instead of",
     "slow": "us per transaction instead of",
 }
 
