@@ -118,7 +118,7 @@ LABEL_REASONS = {
 
 #: For changes on `control`.
 CHANGE_REASONS = {
-    "invalid_change": "the record is not a change that `fraudstream models` sends",
+    "invalid_change": "the record is not a change that `fraudstream models`, `rules` or `lists` sends",
 }
 
 #: For a range of offsets, where there was no record to read.

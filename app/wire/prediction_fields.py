@@ -86,7 +86,7 @@ FIELDS = (
         "features", "frozen<map<text, double>>", "object of numbers", "by name; [which](features.md)"
     ),
     _added("score", "double", "number in [0, 1]", "the model's probability of fraud"),
-    _added("is_fraud", "boolean", "boolean", "the decision: `score >= threshold`"),
+    _added("is_fraud", "boolean", "boolean", "whether the model flags it: `score >= threshold`"),
     _added("threshold", "double", "number", "the threshold that the score was compared with"),
     _added("model_version", "text", "text", "name and version of the model", seldom=True),
     _added(
@@ -112,7 +112,7 @@ FIELDS = (
     ),
     _added(
         "action", "text", "text",
-        "what follows from model, rules and lists: `decline`, `review` or `approve`", optional=True,
+        "the decision of model, rules and lists: `decline`, `review` or `approve`", optional=True,
     ),
     _added("source_topic", "text", "text", "the topic of the input record", seldom=True),
     _added("source_partition", "int", "integer", "its partition"),

@@ -25,7 +25,7 @@ STRANGER = "evil.Authenticator"
 
 def driver_answer(authenticator: str, user: str | None) -> bytes:
     settings = Settings(_env_file=None, cassandra_username=user, cassandra_password=PASSWORD if user else None)  # type: ignore[call-arg]  # fmt: skip
-    login = Logins(settings).new_authenticator("h")
+    login = Logins(settings).new_authenticator("127.0.0.1")
     login.server_authenticator_class = authenticator
     return login.initial_response()
 
