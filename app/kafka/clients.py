@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import orjson
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NodeNotReadyError, for_code
@@ -148,6 +148,20 @@ async def answered(waiting: Awaitable[T], what: str, seconds: float = ANSWER_SEC
     except TimeoutError:
         msg = f"{what} within {seconds:g} s"
         raise NotAnsweringError(msg) from None
+
+
+async def offsets_at(
+    client: Any, ends: Mapping[TopicPartition, int], time_ms: int
+) -> dict[TopicPartition, int]:
+    """The first offset of each partition whose record was appended at a time or later, else the partition's end.
+
+    Args:
+        client: a started consumer.
+        ends: the end of each partition.
+        time_ms: epoch milliseconds.
+    """
+    found = await client.offsets_for_times(dict.fromkeys(ends, max(0, time_ms)))
+    return {tp: end if found[tp] is None else found[tp].offset for tp, end in ends.items()}
 
 
 async def _close(client: Any) -> None:

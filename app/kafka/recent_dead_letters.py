@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from app.errors import NotAnsweringError
-from app.kafka.clients import answered, consumer
+from app.kafka.clients import answered, consumer, offsets_at
 from app.kafka.dead_letter_list import DeadLetter, dead_letter_partitions
 from app.kafka.skip_records import skip_in
 from app.settings import Settings
@@ -119,10 +119,8 @@ async def _period(
     """The first offset of each partition in the period, and the one after its last."""
     begins, ends = await reader.beginning_offsets(tps), await reader.end_offsets(tps)
     for moment_ms, bounds in ((query.from_ms, begins), (query.to_ms, ends)):
-        if moment_ms is None:
-            continue
-        for tp, place in (await reader.offsets_for_times(dict.fromkeys(tps, moment_ms))).items():
-            bounds[tp] = ends[tp] if place is None else place.offset
+        if moment_ms is not None:
+            bounds.update(await offsets_at(reader, ends, moment_ms))
     return begins, ends
 
 

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, UnavailableError
-from app.kafka.clients import admin, answered, consumer, watch_of
+from app.kafka.clients import admin, answered, consumer, offsets_at, watch_of
 from app.kafka.skip_records import find_skip
 from app.kafka.topic_admin import check_topics
 from app.settings import Settings
@@ -77,14 +77,8 @@ class Log:
         Raises:
             UnavailableError: Kafka does not answer.
         """
-        tps = _partitions(topic)
-        wanted = dict.fromkeys(tps, max(0, time_ms))
-        found = await _answered(self._consumer.offsets_for_times(wanted))
-        ends = await self.ends(topic)
-        return [
-            end if found[tp] is None else found[tp].offset
-            for tp, end in zip(tps, ends, strict=True)
-        ]
+        ends = await _answered(self._consumer.end_offsets(_partitions(topic)))
+        return _listed(await _answered(offsets_at(self._consumer, ends, time_ms)))
 
     async def exists(self, topic: TopicSpec) -> bool:
         """Whether there is such a topic.
