@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from app.quality.tally import FURTHEST, STEPS
+from app.quality.tally import STEPS, score_of
 
 #: Points of a curve at most, and bins of scores.
 _POINTS, _BINS = 100, 10
@@ -53,8 +53,3 @@ def _calibration(scores: np.ndarray) -> list[list[float]]:
             mean = float((middle[which == number] * weights).sum()) / count
             found.append([round(mean, 4), round(frauds / count, 4), count])
     return found
-
-
-def score_of(step: np.ndarray) -> np.ndarray:
-    """The score at a step, or between two: see `tally.step_of`."""
-    return 1 / (1 + np.exp(FURTHEST - step * (2 * FURTHEST / STEPS)))

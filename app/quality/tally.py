@@ -125,6 +125,11 @@ def step_of(score: np.ndarray) -> np.ndarray:
     return np.minimum(((odds + FURTHEST) * (STEPS / (2 * FURTHEST))).astype(np.int64), STEPS - 1)
 
 
+def score_of(step: np.ndarray) -> np.ndarray:
+    """The score at a step, or between two: the inverse of `step_of`."""
+    return 1 / (1 + np.exp(FURTHEST - step * (2 * FURTHEST / STEPS)))
+
+
 def average_precision(scores: np.ndarray) -> float | None:
     """Mean of the precision over recall, scores of one step being equal; None without a fraud.
 
