@@ -37,9 +37,8 @@ class ErasedRows:
         """
         if not self._erasures:
             return False
-        if (
-            table in ALERT_TABLES
-        ):  # it names no card; it goes with the last transaction of its alert
+        if table in ALERT_TABLES:
+            # it names no card; it goes with the last transaction of its alert
             alert = tuple(row[name] for name in ALERT_KEY)
             return alert in self._gone and alert not in self._left
         of_card = table != SNOOZES or row["kind"] == "card"

@@ -61,6 +61,7 @@ class Told:
         self._settings = settings
         self._topic = Topics(settings).notifications.name
         self._prefix = f"{route}/".encode()
+        self._parked_prefix = _PARKED + self._prefix
         self._producer = producer
         self.parked: dict[str, Parked] = {}
         # by hash of the notice's name, the highest severity told: of this period, and of the one before
@@ -109,7 +110,7 @@ class Told:
             [
                 (
                     one.partition,
-                    _PARKED + self._prefix + one.name.encode(),
+                    self._parked_prefix + one.name.encode(),
                     orjson.dumps(
                         {
                             "severity": one.severity,
@@ -139,7 +140,7 @@ class Told:
             for one in notices
         ]
         records += [
-            (one.partition, _PARKED + self._prefix + one.name.encode(), None)
+            (one.partition, self._parked_prefix + one.name.encode(), None)
             for one in notices
             if one.name in self.parked
         ]
@@ -166,9 +167,9 @@ class Told:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _read(self, record: Any) -> None:
-        key, parked = record.key or b"", _PARKED + self._prefix
-        if key.startswith(parked):
-            name = key[len(parked) :].decode()
+        key = record.key or b""
+        if key.startswith(self._parked_prefix):
+            name = key[len(self._parked_prefix) :].decode()
             self.parked.pop(name, None)
             if record.value:
                 found = orjson.loads(record.value)

@@ -96,9 +96,8 @@ class ForwardedPosition:
     def _look(self, gate: AlignmentGate, step: InFlightBlock) -> None:
         if all(step is not other for other in self._steps):
             return
-        if (
-            self._steps[0] is not step
-        ):  # it may be the first one later, and nothing else asks about it then
+        if self._steps[0] is not step:
+            # it may be the first one later, and nothing else asks about it then
             self._watch(step)
         elif not self.stalled:
             self.stalled = True

@@ -11,7 +11,7 @@
 | cookies.py        | what browsers keep                                                             |
 | csrf.py           | whether a form is ours                                                         |
 | oidc.py           | who has logged in at the identity provider                                     |
-| provider_cache.py           | how seldom that provider is asked                                              |
+| provider_cache.py | how seldom that provider is asked                                              |
 | audit.py          | what is written down about a change                                            |
 """
 
