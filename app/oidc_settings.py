@@ -54,7 +54,7 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_roles: str = Field(
         "",
-        description="which role a value of the roles claim gives, as VALUE=ROLE,..., such as "
+        description="which web role a value of the roles claim gives, as VALUE=ROLE,..., such as "
         "fraud-team=analyst,fraud-ops=operator. Whoever has none of these values is refused. If a value "
         "contains a comma, end each pair with a semicolon",
     )

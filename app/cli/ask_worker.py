@@ -112,7 +112,10 @@ def _accept(answer: _Answer) -> bytes:
     except (ValueError, KeyError, TypeError):
         line = f"the worker answered with status {answer.status}"
     if answer.status in (401, 403):
-        msg = f"the worker refuses: {line}; set FRAUDSTREAM_WEB_TOKEN to a token of role analyst (`fraudstream users`)"
+        msg = (
+            f"the worker refuses: {line}; set FRAUDSTREAM_WEB_TOKEN to a token with the web role analyst "
+            "(`fraudstream users`)"
+        )
         raise UnavailableError(msg)
     kinds: dict[int, type[FraudstreamError]] = {
         400: UsageError,

@@ -81,7 +81,7 @@ def drift(
     For each model, challengers included, it shows how far each feature and the score have moved (PSI, the population
     stability index). It also compares missing values, the share of flagged transactions, cards and terminals, hours and
     clocks, late transactions and labels. It reads Cassandra, and needs no worker. Transactions are compared in windows
-    of 5,000; limits are set so that no window of the training data exceeds them. docs/drift.md describes the detectors.
+    of 5,000. docs/drift.md describes the detectors and their limits.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until it is detected.
@@ -131,11 +131,11 @@ def _lines(result: dict[str, Any]) -> list[str]:
     lines = [f"{result['transactions']:,} transactions, {labels['known']:,} labels"]
     if labels["silent_ms"] is not None:
         told = [
-            f"{share:.1%} of those older than {age.removesuffix('d')} d"
+            f"{share:.1%} of the transactions older than {age.removesuffix('d')} d"
             for age, share in labels["labelled_share"].items()
             if share is not None
         ]
-        lines[0] += f", the last one {labels['silent_ms'] / 3_600_000:,.1f} hours ago"
+        lines[0] += f", the newest {labels['silent_ms'] / 3_600_000:,.1f} hours ago"
         if told:
             lines.append(f"labelled: {', '.join(told)}")
     for model, one in result["models"].items():
@@ -148,11 +148,11 @@ def _lines(result: dict[str, Any]) -> list[str]:
             )
             continue
         lines.append(
-            f"{display.printable(model)}: {one['transactions']:,} transactions, in {_windows(one['windows'])}"
+            f"{display.printable(model)}: {one['transactions']:,} transactions, compared in {_windows(one['windows'])}"
         )
         if one["fraud_share"] is not None:
             lines.append(
-                f"  {one['fraud_share']:.2%} of its labels say fraud, {one['trained_fraud_share']:.2%} in training"
+                f"  {one['fraud_share']:.2%} of its labels are fraud (in training: {one['trained_fraud_share']:.2%})"
             )
         if one["transactions"] < LEAST_ROWS:
             lines.append(f"  at least {LEAST_ROWS:,} transactions are needed to compare")
@@ -167,12 +167,14 @@ def _lines(result: dict[str, Any]) -> list[str]:
         rest = len(columns) - len(shown)
         if rest:
             lines.append(
-                f"  {rest} others are below (PSI: up to {MODERATE:g} no change, above {LARGE:g} a large one)"
+                f"  {rest} others have a lower PSI (up to {MODERATE:g} means no change, above {LARGE:g} a large one)"
             )
         for found in one["findings"]:
-            windows = f"in {found['windows']} of {_windows(one['windows'])}"
-            now = "" if found["newest"] else ", not in the newest"
-            lines.append(f"  drift: {display.printable(found['text'])} ({windows}{now})")
+            where = f" (in {found['windows']} of {_windows(one['windows'])}"
+            where += ")" if found["newest"] else ", not in the newest)"
+            lines.append(
+                f"  drift: {display.printable(found['text'])}{where if one['windows'] > 1 else ''}"
+            )
         if not one["findings"]:
             lines.append("  nothing has drifted")
     return lines

@@ -14,18 +14,19 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
     epilog="\b\nExamples:  fraudstream grants worker --user fraud-worker\n"
     "           fraudstream grants --markdown"
 )
-@click.argument("role", type=click.Choice(list(ROLES)), required=False, metavar="[ROLE]")
+@click.argument("role", type=click.Choice(list(ROLES)), required=False, metavar="[SERVER_ROLE]")
 @click.option("--user", default="USER", show_default=True, help="User name on both servers.")
 @click.option(
-    "--markdown", is_flag=True, help="Print all roles as Markdown tables: docs/access.md."
+    "--markdown", is_flag=True, help="Print all server roles as Markdown tables: docs/access.md."
 )
 def grants(role: Role | None, user: str, markdown: bool) -> None:
-    """Print the minimum grants that a role needs, as commands for Kafka and Cassandra.
+    """Print the minimum grants of a user at Kafka and Cassandra, as commands for their administrators.
 
-    Roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
+    Server roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
     sends transactions and labels, analyst handles alerts, modeller registers and promotes
-    models, auditor is read-only, eraser erases cards, keeper saves and restores what is only in Cassandra. The names
-    of topics, consumer group and keyspace come from the settings.
+    models, auditor is read-only, eraser erases cards, keeper saves and restores what is only in Cassandra. They are
+    independent of the web roles of `fraudstream users`. The names of topics, consumer group and keyspace come from the
+    settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))

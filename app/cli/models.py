@@ -298,7 +298,9 @@ def convert(model: str) -> None:
 
     old, new = convert_model(load_settings(), model)
     click.echo(f"{new.model} ({new.manifest.model_hash}) is registered; it is in {new.folder}")
-    click.echo(f"Its scores are those of {old.model}, bit for bit. To use it without a comparison:")
+    click.echo(
+        f"Its scores are bit-identical to those of {old.model}. To use it without a comparison:"
+    )
     click.echo(f"fraudstream models promote {new.model} --force --note 'converted {old.model}'")
 
 

@@ -11,7 +11,8 @@ _role = click.option(
     "--role",
     type=click.Choice(_ROLES),
     required=True,
-    help="viewer: state of the deployment; analyst: also cards, transactions and alerts; operator: everything.",
+    help="Web role. viewer: state of the deployment; analyst: also cards, transactions and alerts; "
+    "operator: everything.",
 )
 
 

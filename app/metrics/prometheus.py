@@ -66,7 +66,7 @@ class WorkerMetrics(Collector):
 def _flow(reading: WorkerReading) -> Iterator[Metric]:
     yield counter(
         "fraudstream_outcomes{stage,outcome}",
-        "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, given up), "
+        "Outcomes of transactions (stages cards, scoring) and labels (stage labels; in scoring: labelled, expired), "
         "computed since this worker started, including repeated work. Unit: transactions or labels.",
         reading.outcomes,
     )

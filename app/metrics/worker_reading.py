@@ -163,7 +163,7 @@ class WorkerReading:
 
 def is_of_labels(stage: str, outcome: str) -> bool:
     """Whether an outcome counts labels; all others count transactions."""
-    return stage == "labels" or outcome in {"labelled", "given up"}
+    return stage == "labels" or outcome in {"labelled", "expired"}
 
 
 def read_flow(app: Any, stages: Mapping[str, str], ends: Mapping[Any, int]) -> WorkerReading:

@@ -92,7 +92,7 @@ def moved_columns(column: ColumnDrift, bins: Bins, rows: int, scale: str) -> lis
                 name,
                 column.missing,
                 trained,
-                f"{name} is missing in {column.missing:.1%} of the transactions, {trained:.1%} in training",
+                f"{name} is missing in {column.missing:.1%} of the transactions (in training: {trained:.1%})",
             )
         )
     if column.psi > column.limit:
@@ -133,8 +133,8 @@ def scale_hint(distribution: Distribution, observed: ObservedTransactions) -> st
     times = 10 ** (mean - distribution.amount)
     if 0.8 < times < 1.25:
         return ""
-    cents = " (cents for units of the currency?)" if 80 < times < 125 else ""
-    units = " (units of the currency for cents?)" if 0.008 < times < 0.0125 else ""
+    cents = " (cents instead of whole units of the currency?)" if 80 < times < 125 else ""
+    units = " (whole units of the currency instead of cents?)" if 0.008 < times < 0.0125 else ""
     return f"; amounts are {times:.3g} times those of training{cents}{units}"
 
 
@@ -164,8 +164,8 @@ def other_hours(
             "event_time",
             psi,
             LARGE,
-            f"transactions are at other hours of the day than in training: PSI {psi:.2f}, limit {LARGE:.2f}; most are "
-            f"at {most:02d}:00, in training at {usual:02d}:00 ({distribution.timezone})",
+            f"transactions are at other hours of the day than in training: PSI {psi:.2f}, limit {LARGE:.2f}; the most "
+            f"frequent hour is {most:02d}:00, in training {usual:02d}:00 ({distribution.timezone})",
         )
     ]
 
@@ -197,7 +197,7 @@ def wrong_clocks(observed: ObservedTransactions) -> list[DriftFinding]:
                     "event_time",
                     alike,
                     _ZONE_SHARE,
-                    f"event times are {nearest / _HOUR_MS:g} hours before the arrival: another time zone?",
+                    f"event times are {nearest / _HOUR_MS:g} hours before the arrival (another time zone?)",
                 )
             )
     return found
@@ -216,7 +216,7 @@ def other_shares(distribution: Distribution, observed: ObservedTransactions) -> 
                 "score",
                 flagged,
                 trained.value,
-                f"the model flags {flagged:.2%} of the transactions, {trained.value:.2%} in training",
+                f"the model flags {flagged:.2%} of the transactions (in training: {trained.value:.2%})",
             )
         )
     none = float((observed.terminal == 0).mean())
@@ -229,7 +229,7 @@ def other_shares(distribution: Distribution, observed: ObservedTransactions) -> 
                     "terminal_id",
                     none,
                     trained.value,
-                    f"{none:.1%} of the transactions have no terminal, {trained.value:.1%} in training",
+                    f"{none:.1%} of the transactions have no terminal (in training: {trained.value:.1%})",
                 )
             )
     for name, subject, so, text in (
@@ -269,14 +269,14 @@ def _id_findings(name: str, trained: Ids, named: npt.NDArray[np.int64]) -> list[
     _, counts = np.unique(named[-IDS_WINDOW:], return_counts=True)
     most, limit = float(counts.max() / counts.sum()), max(_MOST_TIMES * trained.most, _MOST_SHARE)
     if most > limit:
-        text = f"one {name} has {most:.1%} of the newest transactions, at most {trained.most:.2%} in training"
+        text = f"one {name} has {most:.1%} of the newest transactions (in training: at most {trained.most:.2%})"
         found.append(DriftFinding("one value", name, most, limit, text))
     # fewer named ones have fewer different ones
     usual = trained.different * min(1.0, len(named) / IDS_WINDOW)
     fewest = min(usual - _DEVIATIONS * trained.deviation, _FEWER * usual)
     if len(counts) < fewest:
         newest = f"the newest {len(named[-IDS_WINDOW:]):,} transactions"
-        text = f"{len(counts):,} different values of {name} in {newest}, {usual:,.0f} in training"
+        text = f"{len(counts):,} different values of {name} in {newest} (in training: {usual:,.0f})"
         found.append(DriftFinding("few values", name, usual / len(counts), usual / fewest, text))
     return found
 
@@ -311,6 +311,6 @@ def label_arrival(distribution: Distribution, labels: LabelArrivals) -> list[Dri
     if labels.known >= LEAST_ROWS:
         share = labels.frauds / labels.known
         if _differs(share, trained, labels.known):
-            text = f"{share:.2%} of the labels say fraud, {trained.value:.2%} in training"
+            text = f"{share:.2%} of the labels are fraud (in training: {trained.value:.2%})"
             found.append(DriftFinding("fraud share", "labels", share, trained.value, text))
     return found

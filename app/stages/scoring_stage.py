@@ -373,4 +373,4 @@ class ScoringHandler:
             )
             # next to those that agents/labels writes, in the label's own partition
             outputs[self._topics.dead_letters.name, record.partition].append(letter)
-            self.counts["given up"] += 1
+            self.counts["expired"] += 1

@@ -105,7 +105,7 @@ def figures(
         "labels",
         f"{told['read']:,} = {applied:,} applied + {waiting:,} waiting + {told['dead']:,} dead",
     )
-    yield "labels expired", f"{told['given_up']:,} at their terminal (among the dead)"
+    yield "labels expired", f"{told['expired']:,} at their terminal (among the dead)"
     for name in ("missing", "differing", "pending"):
         yield name, str(report[name])
     yield "repeated outputs", f"{report['repeated_outputs']:,}, all identical"

@@ -139,7 +139,7 @@ def test_figures_are_one_per_line() -> None:
     report = {
         **outcomes,
         "read": sum(outcomes.values()),
-        "labels": {"read": 47, "waiting": 0, "given_up": 3, "dead": 5},
+        "labels": {"read": 47, "waiting": 0, "expired": 3, "dead": 5},
         **dict.fromkeys(("missing", "differing", "pending", "repeated_outputs"), 0),
     }
     taken = Sample(200.0, 80, 50, 20, 4)

@@ -106,7 +106,7 @@ def test_labels_reach_their_transactions_and_are_learned_from(
             made_of.append((made["sha256"], made["usual"]))
         assert made_of[0] == made_of[1]
     assert report["labels"] == {
-        "read": 7 + len(lines), "forwarded": 5 + len(lines), "waiting": 0, "dead": 3, "given_up": 1, "erased": 0,
+        "read": 7 + len(lines), "forwarded": 5 + len(lines), "waiting": 0, "dead": 3, "expired": 1, "erased": 0,
         "pending": 0, "missing": 0, "differing": 0,
     }  # fmt: skip
     reasons = sorted(
@@ -166,7 +166,7 @@ def test_a_file_with_labels_goes_through_the_stream(settings: Settings, tmp_path
         # without a period, the last 30 days
         wait_until(lambda: (measured("") or {"labels": 1})["labels"] == 0, "figures of today")
     assert (report["scored"], report["labels"]["forwarded"]) == (4_000, 4_000)
-    assert report["labels"]["dead"] == report["labels"]["given_up"] == 0
+    assert report["labels"]["dead"] == report["labels"]["expired"] == 0
     risks = [features["terminal_risk_7d"] for (features,) in deployment.rows("features")]
     assert any(risks), "no transaction was scored with what a label said"
 

@@ -227,8 +227,8 @@ def test_the_size_of_amounts_is_a_hint(trained: Distribution) -> None:
         times: next(o.text for o in found if o.subject == "amount")
         for times, found in texts.items()
     }
-    assert "cents for units" in told[100]
-    assert "units of the currency for cents" in told[0.01]
+    assert "cents instead of whole units" in told[100]
+    assert "whole units of the currency instead of cents" in told[0.01]
     assert "times those of training" in told[2]
     assert "cents" not in told[2]
 
@@ -249,7 +249,7 @@ def test_clocks(trained: Distribution) -> None:
         "100.0% of the event times are after the arrival, by up to 60 s: a clock is ahead"
     ]
     assert [one.text for one in found["zone"]] == [
-        "event times are 2 hours before the arrival: another time zone?"
+        "event times are 2 hours before the arrival (another time zone?)"
     ]
     assert found["backfill"] == found["none"] == ()
 

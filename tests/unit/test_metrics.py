@@ -463,7 +463,7 @@ def test_every_metric_is_documented_with_its_unit() -> None:
         ("labels", "dead", True),
         ("scoring", "scored", False),
         ("scoring", "labelled", True),
-        ("scoring", "given up", True),
+        ("scoring", "expired", True),
     ],
 )
 def test_what_an_outcome_counts(stage: str, outcome: str, of_labels: bool) -> None:

@@ -181,7 +181,7 @@ async def test_tokens_have_roles(users: Path) -> None:
         assert (await client.get("/metrics", headers=bearer(VIEWER[0]))).status == 200
         refused = await client.get("/cards/c1.json", headers=bearer(VIEWER[0]))
         assert refused.status == 403
-        assert (await refused.json())["error"] == "this needs the role analyst; prom is viewer"
+        assert (await refused.json())["error"] == "this needs the web role analyst; prom has viewer"
         assert (await client.get("/cards/c1.json", headers=bearer(ANALYST[0]))).status == 200
         for token, sees in ((VIEWER[0], False), (ANALYST[0], True)):
             overview = await (await client.get("/index.json", headers=bearer(token))).json()

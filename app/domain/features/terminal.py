@@ -21,7 +21,7 @@ MOST_PLAIN = 3
 TERMINAL_TERMS = {
     "recent labels": (
         f"the known labels of the terminal's last {LABEL_ENTRIES} transactions in "
-        f"(t - delay - {window_name(LABEL_MS)}, t - delay], in the order of the transactions"
+        f"(t - delay - {window_name(LABEL_MS)}, t - delay], ordered by event time of the transactions"
     ),
 }
 _FRAUDS = "terminal frauds"
@@ -118,7 +118,8 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_risk_{w}",
         "share",
-        "known frauds / number of the terminal's transactions in (t - delay - w, t - delay]; 0 when there are none",
+        "share of the terminal's transactions in (t - delay - w, t - delay] whose known label is fraud; "
+        "0 when there are none",
         "terminal",
         "frauds_{w} / known_{w} if frauds_{w} else 0.0",
         lambda facts: (
@@ -131,7 +132,7 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_last_label",
         "0 or 1",
-        "1 when the newest recent label is fraud",
+        "1 when the last of the recent labels is fraud",
         "terminal",
         "1.0 if labels.streak else 0.0",
         lambda facts: f"the latest label at this terminal is {'' if facts.value else 'not '}fraud",
@@ -140,7 +141,7 @@ TERMINAL_FEATURES = (
     Feature(
         f"terminal_fraud_share_last_{SHARE_LABELS}",
         "share",
-        f"share of fraud in the newest {SHARE_LABELS} recent labels; 0 when there are none",
+        f"share of fraud among the last {SHARE_LABELS} of the recent labels; 0 when there are none",
         "terminal",
         f"fraud_share(labels, {SHARE_LABELS})",
         lambda facts: (
@@ -196,7 +197,8 @@ TERMINAL_FEATURES = (
     Feature(
         "terminal_genuine_age",
         "days",
-        f"days since the newest genuine recent label; delay + {window_name(LABEL_MS)} when there is none",
+        "days since the newest transaction with a genuine recent label; "
+        f"delay + {window_name(LABEL_MS)} when there is none",
         "terminal",
         "days_since(t, t - DELAY - LABEL_MS if labels.genuine_ms is None else labels.genuine_ms)",
         lambda facts: (

@@ -158,7 +158,7 @@ FAULTS = (
     Fault("cut-ids", "transaction ids lose 4 digits", "conflicts", "transaction_id", _cut("transaction_id", 4)),
     Fault("resent", "30 % are sent twice", "duplicates", "transaction_id", _resent),
     Fault("labels-stop", "no labels", "no labels", "labels", label=lambda _fraud, _random: None),
-    Fault("labels-fraud", "10 % of the labels say fraud", "fraud share", "labels",
+    Fault("labels-fraud", "10 % of the genuine labels become fraud", "fraud share", "labels",
           label=lambda fraud, random: fraud or bool(random.random() < 0.1)),
     Fault("attack", "10 % are frauds of large amounts", "flagged", "score", _attack),
 )  # fmt: skip

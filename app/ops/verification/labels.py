@@ -15,7 +15,7 @@ from app.wire.label_records import LabelItem, LabelRecord, parse_label
 
 #: Keys of the report's `labels`, in order.
 COUNTS = (
-    "read", "forwarded", "waiting", "dead", "given_up", "erased", "pending", "missing", "differing",
+    "read", "forwarded", "waiting", "dead", "expired", "erased", "pending", "missing", "differing",
 )  # fmt: skip
 #: Why a valid label may be dead: its transaction was not found, or not the only one; or too many waited.
 _LOST = frozenset({"unknown_transaction", "ambiguous_transaction", "too_many_waiting"})
@@ -170,7 +170,7 @@ class LabelLedger:
                     source = (self._topic, partition, offset)
                     counts["read"] += 1
                     counts["forwarded"] += bool(seen & _ITEM)
-                    counts["given_up"] += source in self.given_up
+                    counts["expired"] += source in self.given_up
                     counts["dead"] += bool(seen & _LETTER)
                     whole = seen & _ITEM and seen & _ROW
                     waits = (partition, offset) in self.parked and not seen & (_ITEM | _LETTER)

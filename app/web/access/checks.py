@@ -244,7 +244,8 @@ class AccessChecks:
     def _refuse(self, request: web.Request, asker: Viewer, page: Route) -> NoReturn:
         if asker.role is not Role.PUBLIC:
             raise RefusedError(
-                403, f"this needs the role {page.role.title}; {asker.name} is {asker.role.title}"
+                403,
+                f"this needs the web role {page.role.title}; {asker.name} has {asker.role.title}",
             )
         if not self.can_log_in:
             raise RefusedError(
