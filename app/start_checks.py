@@ -10,7 +10,7 @@ from app.folder_locks import claim_folder
 from app.kafka.clients import check_group, cluster_id
 from app.kafka.lost_changelogs import refuse_lost_changelogs
 from app.kafka.topic_admin import check_topics, log_ends
-from app.machine_limits import require_open_files
+from app.machine_requirements import require_open_files
 from app.settings import Settings
 from app.stages.block_rows import terminal_rules
 from app.topics import Topics

@@ -8,7 +8,7 @@ import orjson
 
 from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, texts_cell, unstorable
 from app.domain.alert_policy import day_of, shard_of
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 
 _TEXTS = ("transaction_id", "card_id", "severity", "model_version", "currency", "source_topic")
 _OPTIONAL = ("terminal_id", "action")

@@ -22,7 +22,7 @@ from app.display import iso
 from app.domain.features.own_features import NOTHING, OwnCatalogue
 from app.domain.flags import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 from app.settings import Settings
 from app.wire.own_features_file import fields_with, own_of
 from app.wire.prediction_fields import FIELDS, SHADOW_FLAGGED, SHADOW_SCORES

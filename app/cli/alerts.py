@@ -8,7 +8,7 @@ import click
 import orjson
 
 from app import display
-from app.author import user_name
+from app.change_author import user_name
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alert_policy import SEVERITIES
 from app.durations import DAY_MS

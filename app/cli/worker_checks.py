@@ -12,7 +12,7 @@ async def require_loadable(settings: Settings, model: str, model_hash: str) -> N
     Raises:
         UsageError: a worker cannot load it; the text names worker, reason and remedy.
     """
-    from app.author import author
+    from app.change_author import author
     from app.web.asking_workers import ask_workers
 
     found = await ask_workers(settings, model_hash, author())

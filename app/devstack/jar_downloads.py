@@ -20,7 +20,7 @@ from app.devstack.progress import Advance, Progress
 from app.errors import UnavailableError
 from app.file_writing import explained
 from app.folder_locks import one_at_a_time
-from app.machine_limits import MIB, require_disk
+from app.machine_requirements import MIB, require_disk
 
 _TRIES = 3
 _WORKERS = 8  # small files: the time goes into round trips

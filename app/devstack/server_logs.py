@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.machine_limits import MIB
+from app.machine_requirements import MIB
 
 _KEEP_BYTES = 10 * MIB
 _TELLING = re.compile(r"ERROR|FATAL|Exception|Caused by|Error:|Could not|No space left|in use")

@@ -19,7 +19,7 @@ from app.devstack.status import ServerStatus, status_of
 from app.errors import UnavailableError, UsageError
 from app.file_writing import explained
 from app.folder_locks import one_at_a_time, require_unlocked
-from app.machine_limits import MIB, available_memory, require_disk, require_memory
+from app.machine_requirements import MIB, available_memory, require_disk, require_memory
 from app.server_addresses import Endpoints, read_state
 
 ALL = tuple(SERVERS)

@@ -10,7 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.author import author
+from app.change_author import author
 from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
 from app.domain.in_force import EarlierModel, InForce
 from app.domain.transaction import DeadRecordError

@@ -30,7 +30,7 @@ from app.notify.notification_log import Parked, Told
 from app.notify.senders import BACKOFF_SECONDS, Sender
 from app.notify.sending import Delivery
 from app.notify_routes import Route
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 from app.settings import Settings
 from app.topics import NOTIFIED_MS
 

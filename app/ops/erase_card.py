@@ -20,7 +20,6 @@ from uuid import uuid4
 from aiokafka import AIOKafkaProducer
 from cassandra.cluster import Session
 
-from app.author import author
 from app.cassandra.command_lock import command_lock
 from app.cassandra.erase_rows import (
     KEPT,
@@ -33,6 +32,7 @@ from app.cassandra.erase_rows import (
     replays_beside,
 )
 from app.cassandra.session import connect, disconnect
+from app.change_author import author
 from app.errors import FraudstreamError, UnavailableError, UsageError
 from app.kafka.clients import answered, client_kwargs, started
 from app.kafka.partitioner import partition_of

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from cassandra.cluster import Session
 
-from app.author import author
 from app.cassandra import gate_results
 from app.cassandra.fetched_models import entry_of
 from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
+from app.change_author import author
 from app.display import iso
 from app.domain.features.feature_schema import same_meaning
 from app.errors import TooFewSamplesError, UsageError

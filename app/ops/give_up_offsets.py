@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app.author import author
+from app.change_author import author
 from app.errors import DamagedLogError, UnavailableError, UsageError
 from app.kafka.clients import client_kwargs, consumer, started
 from app.kafka.dead_letter_list import partition_in

@@ -6,9 +6,9 @@ from typing import Any
 import joblib
 from cassandra.cluster import Session
 
-from app.author import author
 from app.cassandra import model_registry
 from app.cassandra.session import connected
+from app.change_author import author
 from app.errors import UsageError
 from app.ops.feature_choice import choose_features
 from app.ops.model_checks import check_model, find_model, probes

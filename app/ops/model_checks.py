@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.author import author
 from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.cassandra.session import connected
+from app.change_author import author
 from app.errors import FraudstreamError, NotFoundError, UnavailableError, UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

@@ -26,7 +26,7 @@ from app.ops.earlier_generations import earlier_of, topics_of
 from app.ops.replaying.look_back_bounds import Bound
 from app.ops.verification.output_fields import NameReader, names_nobody
 from app.ops.verification.topic_log import Log, Offsets, Progress, open_log
-from app.scored_by import SCORED_BY
+from app.scoring_deployment import SCORED_BY
 from app.settings import Settings
 from app.topics import TopicSpec
 from app.wire.label_records import decode_labels, is_of_labels
@@ -284,7 +284,7 @@ async def _named(
 ) -> Callable[[Any], bool]:
     """Which records of the range name nobody, while another record of the same source names this deployment.
 
-    See `app/scored_by.py`. All of the topic is read for that, but only where such records are in the range.
+    See `app/scoring_deployment.py`. All of the topic is read for that, but only where such records are in the range.
     """
     topic = log.topics.predictions
     if not await _some_name_nobody(log, topic, low, high):

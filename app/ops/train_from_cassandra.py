@@ -22,7 +22,7 @@ from app.domain.features.feature_schema import same_meaning
 from app.domain.transaction import DeadRecordError
 from app.errors import TooFewSamplesError, UsageError
 from app.ops.verification.topic_log import Log, open_log
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.stages.parked_labels import copied_offset

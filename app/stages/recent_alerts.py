@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from app.domain.alert_policy import AlertPolicy
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 from app.settings import Settings
 from app.wire.input_records import SourceRecord
 

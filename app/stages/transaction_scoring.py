@@ -13,7 +13,7 @@ from app.domain.alert_policy import AlertPolicy
 from app.domain.features import Catalogue
 from app.domain.flags import ANOMALY, CONFLICTING, LATE
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of
-from app.scored_by import SCORED_BY
+from app.scoring_deployment import SCORED_BY
 from app.stages.challengers import CanaryDecision, Challengers
 from app.stages.model_fallbacks import Champion
 from app.stages.scoring_models import Model, ScoringModels, rearranged

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.scored_by import SCORED_BY
+from app.scoring_deployment import SCORED_BY
 
 #: Fields of models that score beside the one that decides.
 SHADOW_SCORES, SHADOW_FLAGGED = "shadow_scores", "shadow_flagged"

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 from app.blocks.faust.halt import exhausted, forbidden
 from app.errors import UnavailableError
 from app.folder_locks import claim_folder
-from app.machine_limits import require_open_files
+from app.machine_requirements import require_open_files
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from app.errors import UnavailableError
 from app.folder_locks import require_unlocked
 from app.kafka.topic_admin import ensure_topics
 from app.lab.worker_processes import WorkerProcess
-from app.machine_limits import require_disk
+from app.machine_requirements import require_disk
 from app.settings import Settings
 from app.topics import Topics
 

@@ -24,7 +24,7 @@ from app.lab.handbook import data
 from app.lab.handbook.plan import FEATURE_SETS, Plan
 from app.lab.handbook.weekly import Call, Item, Segments, WeeklyRetraining
 from app.lab.supervisor import Workers
-from app.machine_limits import require_disk
+from app.machine_requirements import require_disk
 from app.ops.produce import produce_with_labels, quiet_client
 from app.ops.producing.following import following
 from app.ops.producing.wait_for_workers import WaitForWorkers

@@ -20,7 +20,7 @@ from app.ops.reference_alerts import REPEATED, AlertPolicyAt, alert_id, flagged
 from app.ops.verification.alert_rows import CELLS, as_row, different, hashes, key_of
 from app.ops.verification.findings import Findings
 from app.ops.verification.ledger import FoundIn, Ledger, SourcePage
-from app.scored_by import is_anothers
+from app.scoring_deployment import is_anothers
 
 if TYPE_CHECKING:
     from app.ops.verification.verify_run import VerifyRun

@@ -10,7 +10,7 @@ from app.domain.features.own_features import OwnField
 from app.domain.json_text import canonical, raw_fields
 from app.ops.verification.ledger import SourcePage
 from app.ops.verification.verify_run import VerifyRun
-from app.scored_by import SCORED_BY, is_anothers
+from app.scoring_deployment import SCORED_BY, is_anothers
 
 _TIME = re.compile(rb'"scored_at":\d+')
 #: What a prediction record adds to its input; records of 0.1.0 do not say who scored them. Written apart from

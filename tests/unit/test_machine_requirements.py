@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import machine_limits
+from app import machine_requirements
 from app.errors import UnavailableError
 from app.file_writing import explained, write_whole
 from app.folder_locks import one_at_a_time, require_unlocked
-from app.machine_limits import require_memory
+from app.machine_requirements import require_memory
 
 GIB = 1 << 30
 
@@ -25,17 +25,17 @@ def test_short_memory_says_how_much() -> None:
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_limits, "_CGROUP", tmp_path)
+    monkeypatch.setattr(machine_requirements, "_CGROUP", tmp_path)
     monkeypatch.setattr(
-        machine_limits.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB)
+        machine_requirements.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB)
     )
-    assert machine_limits.available_memory() == 8 * GIB
+    assert machine_requirements.available_memory() == 8 * GIB
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine_limits.available_memory() == 8 * GIB
+    assert machine_requirements.available_memory() == 8 * GIB
     (tmp_path / "memory.max").write_text(f"{2 * GIB}\n")
     (tmp_path / "memory.current").write_text(f"{GIB}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {GIB // 2}\n")
-    assert machine_limits.available_memory() == 3 * GIB // 2
+    assert machine_requirements.available_memory() == 3 * GIB // 2
 
 
 @pytest.mark.parametrize(
