@@ -7,7 +7,7 @@ from typing import Any
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.faust.halt import is_away
+from app.blocks.faust.fatal_errors import is_away
 from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import NotAnsweringError

@@ -6,7 +6,7 @@ import time
 from uuid import uuid4
 
 from agents.scoring import guard, handler, pipeline
-from app.blocks.faust.halt import is_away
+from app.blocks.faust.fatal_errors import is_away
 from app.blocks.faust.output_sender import OutputSender, OutRecord
 from app.faust_app import app, batch_bytes
 from app.wire.control_records import encode_change

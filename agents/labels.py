@@ -7,8 +7,8 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from app.blocks.core.ports import SentOutputs
-from app.blocks.faust.halt import is_away
+from app.blocks.core.interfaces import SentOutputs
+from app.blocks.faust.fatal_errors import is_away
 from app.blocks.faust.output_sender import Outputs, OutputSender
 from app.blocks.faust.pipeline import Pipeline
 from app.cassandra.label_store import LabelStore

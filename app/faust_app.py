@@ -13,8 +13,8 @@ from mode import Service
 from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_topic import BlockTopic
+from app.blocks.faust.fatal_errors import halt, leave
 from app.blocks.faust.garbage_collection import calm_collector
-from app.blocks.faust.halt import halt, leave
 from app.blocks.faust.output_sender import Outputs
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce

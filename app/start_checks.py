@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from app.blocks.faust.halt import halt
+from app.blocks.faust.fatal_errors import halt
 from app.file_writing import explained, write_whole
 from app.folder_locks import claim_folder
 from app.kafka.clients import check_group, cluster_id

@@ -225,7 +225,7 @@ BREAKS = (
     ),
     Break(
         "a partition that is paused for alignment stops its pulse",
-        "app.blocks.core.pulse",
+        "app.blocks.core.event_loop_turns",
         (
             (
                 "                work = member.next_work()\n",
@@ -821,7 +821,7 @@ LABEL_BREAKS: Sequence[Break] = (
     ),
     Break(
         "a parked label removed before its forwarding is durable",
-        "app.blocks.core.ports",
+        "app.blocks.core.interfaces",
         (("asyncio.gather(first, stored)", "asyncio.ensure_future(stored)"),),
         (
             ("tests.stream.sim_labels", "SentOutputs"),

@@ -15,9 +15,9 @@ log and store):
 
 So a row's `last_offset` is proof that its outputs are durable; a crash anywhere gives outputs at least
 once and state exactly once. Later blocks compute on an overlay of rows that are not durable yet, and
-finish in order. The blocks of all partitions that have come are computed together, in a pulse (`pulse.py`); no
-partition waits for another. What cannot be explained ends the process (`halt.py`): a restarted Faust actor would go
-on with the *next* block.
+finish in order. The blocks of all partitions that have come are computed together, in a pulse
+(`event_loop_turns.py`); no partition waits for another. What cannot be explained ends the process
+(`fatal_errors.py`): a restarted Faust actor would go on with the *next* block.
 
 It leans on internals of faust-streaming 0.15.3: a guard test fails when an overridden method changes.
 """

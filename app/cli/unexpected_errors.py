@@ -20,7 +20,10 @@ def explain(error: Exception) -> tuple[str, int]:
     Args:
         error: raised by whatever the command runs.
     """
-    from app.blocks.faust.halt import exhausted, forbidden  # here, where its imports are no loss
+    from app.blocks.faust.fatal_errors import (  # here, where its imports are no loss
+        exhausted,
+        forbidden,
+    )
 
     known = exhausted(error) or forbidden(error)
     if known is not None:

@@ -41,7 +41,7 @@ def worker(web_port: int | None, datadir: Path | None) -> None:
         settings = load_settings(given)
     os.environ |= {ENV_PREFIX + name.upper(): str(value) for name, value in given.items()}
     code = run_worker(settings)
-    from app.blocks.faust.halt import leave
+    from app.blocks.faust.fatal_errors import leave
 
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,8 +14,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NodeNotReadyError, for_code
 
 from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
+from app.blocks.faust.fatal_errors import forbidden
 from app.blocks.faust.fetch_parsing import watch
-from app.blocks.faust.halt import forbidden
 from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.access import refusal, security

@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from app.blocks.faust.halt import forbidden
+from app.blocks.faust.fatal_errors import forbidden
 from app.errors import UnavailableError
 from app.kafka.clients import admin, consumer
 from app.kafka.topic_checks import recreated

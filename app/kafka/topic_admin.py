@@ -13,7 +13,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from app.blocks.faust.halt import forbidden
+from app.blocks.faust.fatal_errors import forbidden
 from app.errors import SchemaError, UnavailableError
 from app.kafka.clients import admin, consumer
 from app.kafka.topic_checks import check_config, check_counts

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from app.blocks.faust.halt import halt
+from app.blocks.faust.fatal_errors import halt
 from app.errors import SchemaError
 from app.kafka.topic_checks import changed
 from app.kafka.topic_metadata import see_topics

@@ -33,7 +33,7 @@ _HEADER_BYTES = 16 * 1024
 
 
 class CardsHandler:
-    """See `app.blocks.core.ports.AlignedHandler`.
+    """See `app.blocks.core.interfaces.AlignedHandler`.
 
     Args:
         stage: determines the outcome of a transaction and computes the card's features.

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
+from app.blocks.core.interfaces import RowScanner
 from app.blocks.core.partition import RowReader
-from app.blocks.core.ports import RowScanner
 from app.stages.block_rows import BlockRows
 from app.stages.reserved_rows import StatePosition
 from app.windows.row_format import HEAD_PREFIX, has_waiting, head_key, key_of_head, waiting_labels

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from app.blocks.core.interfaces import RowScanner
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.core.ports import RowScanner
 from app.blocks.core.row_offsets import Row
 from app.blocks.faust.output_sender import Outputs
 from app.domain.event_times import TimeUnit
@@ -79,7 +79,7 @@ class LabelBlock:
 
 
 class LabelsHandler:
-    """See `app.blocks.core.ports.AlignedHandler`; a label's event time is its `labelled_at`.
+    """See `app.blocks.core.interfaces.AlignedHandler`; a label's event time is its `labelled_at`.
 
     Args:
         topics: where outputs go.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.blocks.core.interfaces import Work
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.core.ports import Work
 from app.domain.alert_policy import AlertPolicy
 from app.domain.changes import LoadChange
 from app.domain.features import Catalogue
@@ -204,7 +204,7 @@ class ScoringHandler:
         )
 
     def compute_many(self, works: Sequence[Work]) -> list[Computed]:
-        """See `app.blocks.core.ports.JoiningHandler`: the models score the transactions of all partitions at once."""
+        """See `app.blocks.core.interfaces.JoiningHandler`: the models score all partitions' transactions at once."""
         states = [work.state for work in works]
         return all_or_nothing(
             lambda: self._compute(works), states, self.champion.tallies, self._counters

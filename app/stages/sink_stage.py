@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from app.blocks.core.interfaces import Begun
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.core.ports import Begun
 from app.errors import StateError
 from app.wire.input_records import SourceRecord
 from app.wire.prediction_fields import SHADOW_SCORES

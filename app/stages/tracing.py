@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from app.blocks.core.interfaces import Work
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import Work
 from app.blocks.faust.output_sender import Outputs
 from app.domain.transaction import hash_id
 from app.metrics.trace_spans import TRACEPARENT, Spans, as_record_headers

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from faust.types import TP
 
-from app.blocks.core.ports import SentOutputs
+from app.blocks.core.interfaces import SentOutputs
 from app.errors import NotAnsweringError
 from app.stages import label_stage as labels_module
 from app.stages import parked_label_retries as retries_module

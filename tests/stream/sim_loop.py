@@ -147,5 +147,5 @@ class SimLoop(asyncio.AbstractEventLoop):
 
 
 def _is_pulse(handle: asyncio.Handle) -> bool:
-    """Whether a callback is that of `app.blocks.core.pulse.Pulse`."""
+    """Whether a callback is that of `app.blocks.core.event_loop_turns.Pulse`."""
     return getattr(handle._callback, "__name__", "") == "_beat"  # type: ignore[attr-defined]

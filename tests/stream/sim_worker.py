@@ -42,7 +42,7 @@ class HaltedError(BaseException):
 
 
 def sim_halt(where: str, error: BaseException) -> NoReturn:
-    """In the place of `app.blocks.faust.halt.halt`."""
+    """In the place of `app.blocks.faust.fatal_errors.halt`."""
     worker: Worker = OWNER.get()
     worker.halt(where, error)
     raise HaltedError

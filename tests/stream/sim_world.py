@@ -18,8 +18,8 @@ import orjson
 from faust.types import TP
 
 from app.blocks.core import alignment as alignment_module
-from app.blocks.core import pulse as pulse_module
-from app.blocks.core.pulse import compute_together
+from app.blocks.core import event_loop_turns as pulse_module
+from app.blocks.core.event_loop_turns import compute_together
 from app.blocks.faust import block_table as table_module
 from app.blocks.faust import pipeline as pipeline_module
 from app.domain.alert_policy import CAUSES, AlertPolicy

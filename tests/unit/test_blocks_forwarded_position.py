@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
-from app.blocks.core.ports import Block, Computed, SentOutputs
+from app.blocks.core.interfaces import Block, Computed, SentOutputs
 
 STALLED_SECONDS = 0.1
 

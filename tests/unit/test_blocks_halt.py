@@ -15,7 +15,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from app.blocks.faust.halt import exhausted, forbidden
+from app.blocks.faust.fatal_errors import exhausted, forbidden
 from app.errors import UnavailableError
 from app.folder_locks import claim_folder
 from app.machine_requirements import require_open_files

@@ -13,8 +13,8 @@ from faust.types import TP
 
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
 from app.blocks.core.event_time_drift import OffsetMetadata
+from app.blocks.core.interfaces import Begun, Block, ForwardedRecord
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import Begun, Block, ForwardedRecord
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets

@@ -1,4 +1,4 @@
-"""Partitions share the work of a pulse, never the fate: none waits for another, whatever keeps that one."""
+"""Partitions share the work of a event_loop_turns, never the fate: none waits for another, whatever keeps that one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.blocks.core import pulse as pulse_module
+from app.blocks.core import event_loop_turns as pulse_module
+from app.blocks.core.event_loop_turns import Pulse, compute_together
+from app.blocks.core.interfaces import Work, all_of
 from app.blocks.core.partition import Computed, Partition
-from app.blocks.core.ports import Work, all_of
-from app.blocks.core.pulse import Pulse, compute_together
 from app.errors import ForeignWriterError
 from tests.fakes import Counter, Effects, Rows, block, covering, until
 

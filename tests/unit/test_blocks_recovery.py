@@ -18,7 +18,7 @@ from mode.utils.queues import FlowControlQueue
 
 from app.blocks.faust import recovery as module
 from app.blocks.faust.block_app import ClearingFlowControl
-from app.blocks.faust.halt import is_away
+from app.blocks.faust.fatal_errors import is_away
 from app.blocks.faust.recovery import BlockRecovery
 
 
@@ -49,7 +49,7 @@ def test_what_says_that_kafka_is_away(error: Exception, away: bool) -> None:
 def test_a_worker_ends_with_the_code_of_what_it_met(error: str, code: int, said: str) -> None:
     text = (
         "from aiokafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumber\n"
-        "from app.errors import SchemaError\nfrom app.blocks.faust.halt import halt\n"
+        "from app.errors import SchemaError\nfrom app.blocks.faust.fatal_errors import halt\n"
         f"halt('a topic/1', {error})"
     )
     done = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True)

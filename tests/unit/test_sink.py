@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.blocks.core.ports import Begun, ForwardedRecord
+from app.blocks.core.interfaces import Begun, ForwardedRecord
 from app.cassandra.prediction_rows import RowPacker
 from app.errors import StateError
 from app.stages.sink_stage import SinkHandler, has_challengers

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from app.blocks.core.interfaces import Work
 from app.blocks.core.partition import Computed
-from app.blocks.core.ports import Work
 from app.errors import SettingsError
 from app.metrics.trace_spans import Spans, spans_of
 from app.settings import load_settings

@@ -299,7 +299,7 @@ class EventTimeAlignment:
 
 
 class PartitionGate:
-    """The alignment for one partition; see `app.blocks.core.ports.AlignmentGate`."""
+    """The alignment for one partition; see `app.blocks.core.interfaces.AlignmentGate`."""
 
     def __init__(self, alignment: EventTimeAlignment, tp: Any) -> None:
         self._alignment = alignment

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from app.blocks.core.ports import AlignmentGate, Block, Computed, SentOutputs
+from app.blocks.core.interfaces import AlignmentGate, Block, Computed, SentOutputs
 
 #: A block that is forwarded and not durable for so long waits for a server. Others then run ahead of its partition, and
 #: compute what they would not have computed in step with it. A broker or a machine that is slow is no reason for that:

@@ -6,11 +6,9 @@ from collections import deque
 from collections.abc import Awaitable, Hashable
 from typing import Any
 
+from app.blocks.core.event_loop_turns import Pulse
 from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
-from app.blocks.core.memory_budget import MemoryBudget
-from app.blocks.core.newest_rows import NewestRows
-from app.blocks.core.order_of_effects import Settling
-from app.blocks.core.ports import (
+from app.blocks.core.interfaces import (
     AlignedHandler,
     AlignmentGate,
     Block,
@@ -23,7 +21,9 @@ from app.blocks.core.ports import (
     nothing_to_send,
     wake_when_done,
 )
-from app.blocks.core.pulse import Pulse
+from app.blocks.core.memory_budget import MemoryBudget
+from app.blocks.core.order_of_effects import Settling
+from app.blocks.core.rows_in_flight import NewestRows
 from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
 from app.blocks.core.waiting_task import Detour
 

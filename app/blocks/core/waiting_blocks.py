@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from app.blocks.core.interfaces import Block
 from app.blocks.core.memory_budget import MemoryBudget
-from app.blocks.core.ports import Block
 
 #: Blocks are joined up to so many records at most: a block is computed in one go, and while that lasts nothing is
 #: sent to Cassandra. With a thousand records of an expensive model a go took half a second.

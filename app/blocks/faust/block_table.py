@@ -18,7 +18,7 @@ from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
 from app.blocks.core.row_offsets import Row, chunk_groups
 from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.changelog_append import append_rows, hand_over_rows
-from app.blocks.faust.halt import halt
+from app.blocks.faust.fatal_errors import halt
 from app.blocks.faust.rocksdb_options import StoreOptions
 from app.blocks.faust.unlogged_rows import UnloggedRows
 from app.errors import ForeignWriterError

@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.consumer.fetcher import UNKNOWN_OFFSET, FetchError, FetchResult, OffsetResetStrategy
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from app.blocks.faust.halt import is_away
+from app.blocks.faust.fatal_errors import is_away
 from app.errors import StateError
 
 logger = logging.getLogger(__name__)

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionGate
+from app.blocks.core.event_loop_turns import Pulse
+from app.blocks.core.interfaces import AlignedHandler, Begun, ForwardedRecord, SentOutputs
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
-from app.blocks.core.ports import AlignedHandler, Begun, ForwardedRecord, SentOutputs
-from app.blocks.core.pulse import Pulse
 from app.blocks.core.row_offsets import Row
 from app.blocks.core.waiting_blocks import JOINED_RECORDS
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_table import BlockTable
 from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.early_delivery import EarlyDelivery
+from app.blocks.faust.fatal_errors import halt, is_away
 from app.blocks.faust.fetched_ranges import RECORD_BYTES
-from app.blocks.faust.halt import halt, is_away
 from app.blocks.faust.output_sender import OutputSender, PassOn
 from app.errors import NotAnsweringError
 from app.repeated_warnings import RepeatedWarning

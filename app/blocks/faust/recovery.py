@@ -5,7 +5,7 @@ from typing import Any
 from faust.tables import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
 
-from app.blocks.faust.halt import is_away
+from app.blocks.faust.fatal_errors import is_away
 
 #: Before it begins anew: a server that refuses does so at once.
 _PAUSE_SECONDS = 1.0

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from app.blocks.faust.halt import forbidden
+from app.blocks.faust.fatal_errors import forbidden
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import DamagedLogError, UnavailableError
 from app.kafka.clients import admin, answered, consumer, offsets_at, watch_of

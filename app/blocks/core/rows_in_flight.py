@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from app.blocks.core.ports import Ports
+from app.blocks.core.interfaces import Ports
 from app.blocks.core.row_offsets import newest
 
 
 class NewestRows:
-    """See `app.blocks.core.ports.RowScanner`.
+    """See `app.blocks.core.interfaces.RowScanner`.
 
     Attributes:
         number: of the partition.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from app.blocks.core.ports import Computed, Work
+from app.blocks.core.interfaces import Computed, Work
 
 logger = logging.getLogger(__name__)
 
