@@ -10,7 +10,7 @@ import faust
 from faust.types import TP
 from mode import Service
 
-from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
+from app.blocks.core.row_groups import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.fatal_errors import halt, leave

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.blocks.core.partition import Block, Computed, RowReader
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 
 
 class Rows:

@@ -337,9 +337,9 @@ BREAKS = (
     ),
     Break(
         "lower offset wins in recovery",
-        "app.blocks.core.row_offsets",
+        "app.blocks.core.row_precedence",
         (("current is None or row_offset(candidate)", "True or row_offset(candidate)"),),
-        (("app.blocks.core.deletions", "supersedes"),),
+        (("app.blocks.core.row_precedence", "supersedes"),),
     ),
     Break(
         "position before the rows",
@@ -745,7 +745,7 @@ BREAKS = (
     ),
     Break(
         "a frozen worker brings an erased card back",
-        "app.blocks.core.deletions",
+        "app.blocks.core.row_precedence",
         (("return deleted_at < 0 or row_offset(raw) > deleted_at", "return True"),),
         (("app.blocks.faust.block_table", "follows"),),
     ),

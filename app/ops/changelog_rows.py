@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
+from app.blocks.core.row_precedence import DELETED_KEY, Deletions, follows
 from app.ops.verification.topic_log import Log
 from app.topics import TopicSpec
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.blocks.core.row_offsets import row_offset
+from app.blocks.core.row_precedence import row_offset
 from app.errors import NotFoundError
 from app.ops.changelog_rows import ChangelogRows
 from app.ops.replaying.passes import BLOCK, ReplayStages

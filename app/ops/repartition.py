@@ -18,7 +18,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from app.blocks.core.row_offsets import Row, RowGroup, chunk_groups
+from app.blocks.core.row_groups import Row, RowGroup, chunk_groups
 from app.blocks.faust.changelog_append import append_rows
 from app.errors import SchemaError, StateError, UnavailableError, UsageError
 from app.kafka.clients import answered, client_kwargs, group_members, started

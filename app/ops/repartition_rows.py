@@ -10,8 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from app.blocks.core.deletions import DELETED_KEY
-from app.blocks.core.row_offsets import RowGroup
+from app.blocks.core.row_groups import RowGroup
+from app.blocks.core.row_precedence import DELETED_KEY
 from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError
 from app.ops.state_comparison import keys

@@ -8,7 +8,7 @@ from typing import Any
 
 import rocksdict
 
-from app.blocks.core.row_offsets import RowGroup
+from app.blocks.core.row_groups import RowGroup
 from app.blocks.faust.rocksdb_options import StoreOptions
 
 #: Block cache and buffered writes of a store that one process has to itself.

@@ -2,9 +2,9 @@
 
 from zlib import crc32
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
-from app.blocks.core.row_offsets import RowGroup
+from app.blocks.core.row_groups import RowGroup
+from app.blocks.core.row_precedence import DELETED_KEY, Deletions
 from app.settings import Settings
 from app.stages.deployed_features import card_horizon_ms, terminal_horizon_ms
 from app.stages.row_cache import ROWS_ROOM_BYTES, RowCache

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 
 #: Reserved rows start with a null byte.
 EARLIER_KEY = b"\0earlier"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 
 #: Reserved rows start with a null byte; rows of cards and terminals with a letter.
 TOPICS_KEY = b"\0topics"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.stages.parked_labels import PREFIX, offset_of, read_parked
 
 #: A label is looked up again after a quarter of the time that it has waited, within these bounds.

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from app.blocks.core.interfaces import RowScanner
 from app.blocks.core.partition import Computed, RowReader
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.blocks.faust.output_sender import Outputs
 from app.domain.event_times import TimeUnit
 from app.domain.privacy import AS_IT_CAME, Privacy

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.blocks.faust.output_sender import Outputs, OutRecord
 from app.domain.event_times import TimeUnit
 from app.domain.transaction import DeadRecordError

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import msgspec
 import orjson
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions
 from app.blocks.core.partition import RowReader
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
+from app.blocks.core.row_precedence import DELETED_KEY, Deletions
 from app.blocks.faust.output_sender import OutRecord
 from app.display import iso
 from app.domain.event_times import TimeUnit, parse_moment_ms

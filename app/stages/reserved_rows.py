@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from app.blocks.core.partition import RowReader
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.domain.in_force import InForce
 from app.errors import SchemaError, SettingsError, StateError
 from app.stages.state_settings import (

@@ -13,7 +13,7 @@ A terminal also keeps the labels of its transactions, when they were labelled, a
 has not come yet. Rows in which that happened have format 2. A card with entries that do not count keeps their
 amounts, by which a repeated transaction is told from a conflicting one: format 3. All others have format 1.
 
-Every row starts with `last_offset` (see app/blocks/core/row_offsets.py for what that proves).
+Every row starts with `last_offset` (see app/blocks/core/row_precedence.py for what that proves).
 """
 
 from bisect import bisect_left

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import rocksdict
 
-from app.blocks.core.row_offsets import row_offset
+from app.blocks.core.row_precedence import row_offset
 from app.ops.rebuild import furthest_stores
 from app.settings import Settings
 from app.stages.parked_labels import row_key

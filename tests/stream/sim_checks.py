@@ -5,8 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
-from app.blocks.core.row_offsets import row_offset
+from app.blocks.core.row_precedence import DELETED_KEY, Deletions, follows, row_offset
 from app.blocks.faust.block_table import _STALE_KEY as STALE_KEY
 from app.domain.changes import AnyChange
 from app.domain.in_force import InForce

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES, chunk_groups, row_offset, supersedes
+from app.blocks.core.row_groups import RECORD_OVERHEAD_BYTES, chunk_groups
+from app.blocks.core.row_precedence import row_offset, supersedes
 from app.errors import StateError
 
 

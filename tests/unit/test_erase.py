@@ -10,7 +10,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from app.blocks.core.deletions import MAX_DELETIONS, Deletions, follows
+from app.blocks.core.row_precedence import MAX_DELETIONS, Deletions, follows
 from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
 from app.cli.erase import erase as command
 from app.durations import DAY_MS

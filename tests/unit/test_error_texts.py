@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.blocks.core.row_offsets import chunk_groups
+from app.blocks.core.row_groups import chunk_groups
 from app.cassandra.alert_rows import AlertPacker
 from app.cassandra.cql_wire import ServerError
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.blocks.core.row_offsets import RowGroup
+from app.blocks.core.row_groups import RowGroup
 from app.domain.changes import ModelChange
 from app.domain.in_force import InForce
 from app.errors import SettingsError, StateError

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from app.blocks.core.row_offsets import row_offset
+from app.blocks.core.row_precedence import row_offset
 from app.domain.in_force import InForce
 from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings

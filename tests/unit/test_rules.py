@@ -12,7 +12,7 @@ import msgspec
 import orjson
 import pytest
 
-from app.blocks.core.row_offsets import chunk_groups
+from app.blocks.core.row_groups import chunk_groups
 from app.cli.rule_text import described_rule, trial_lines
 from app.domain.changes import ListChange, RuleChange
 from app.domain.features.own_features import NOTHING, parse_own

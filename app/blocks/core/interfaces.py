@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from app.blocks.core.row_offsets import Row, RowGroup
+from app.blocks.core.row_groups import Row, RowGroup
 
 
 @dataclass(slots=True)

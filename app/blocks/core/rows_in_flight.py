@@ -1,9 +1,8 @@
 """The rows of a partition as its blocks in flight have left them: the overlay, and the store below it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from app.blocks.core.interfaces import Ports
-from app.blocks.core.row_offsets import newest
 
 
 class NewestRows:
@@ -39,3 +38,20 @@ class NewestRows:
                 return
             yield page
             start = page[-1][0] + b"\0"
+
+
+def newest(
+    stored: Iterable[tuple[bytes, bytes]],
+    overlay: Mapping[bytes, tuple[int, bytes | None]],
+    prefix: bytes,
+) -> list[tuple[bytes, bytes]]:
+    """Rows whose keys start with a prefix, as blocks in flight have left them.
+
+    Args:
+        stored: the stored ones.
+        overlay: number of the block, and bytes, of rows that are not stored yet.
+        prefix: of their keys.
+    """
+    found: dict[bytes, bytes | None] = dict(stored)
+    found |= {key: raw for key, (_, raw) in overlay.items() if key.startswith(prefix)}
+    return [(key, raw) for key, raw in found.items() if raw is not None]

@@ -14,8 +14,8 @@ from faust.tables.table import Table
 from faust.types import TP
 from mode import Service
 
-from app.blocks.core.deletions import DELETED_KEY, Deletions, follows
-from app.blocks.core.row_offsets import Row, chunk_groups
+from app.blocks.core.row_groups import Row, chunk_groups
+from app.blocks.core.row_precedence import DELETED_KEY, Deletions, follows
 from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.changelog_append import append_rows, hand_over_rows
 from app.blocks.faust.fatal_errors import halt

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.blocks.faust.unsent_batches import await_topic, enqueue
 from app.errors import StateError
 

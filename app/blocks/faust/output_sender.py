@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.blocks.core.interfaces import ForwardedRecord, all_of
-from app.blocks.core.row_offsets import RECORD_OVERHEAD_BYTES
+from app.blocks.core.row_groups import RECORD_OVERHEAD_BYTES
 from app.blocks.faust.unsent_batches import Destination, await_topic, enqueue, last_unsent
 from app.errors import StateError
 

@@ -14,7 +14,7 @@ from app.blocks.core.event_loop_turns import Pulse
 from app.blocks.core.interfaces import AlignedHandler, Begun, ForwardedRecord, SentOutputs
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
-from app.blocks.core.row_offsets import Row
+from app.blocks.core.row_groups import Row
 from app.blocks.core.waiting_blocks import JOINED_RECORDS
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_table import BlockTable

@@ -5,7 +5,7 @@ import time
 
 from aiokafka import AIOKafkaProducer
 
-from app.blocks.core.row_offsets import chunk_groups
+from app.blocks.core.row_groups import chunk_groups
 from app.blocks.faust.changelog_append import append_rows
 from app.kafka.clients import client_kwargs, started
 from app.kafka.partitioner import partition_of

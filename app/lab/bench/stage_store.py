@@ -8,7 +8,7 @@ import rocksdict
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.structs import TopicPartition
 
-from app.blocks.core.row_offsets import RowGroup, chunk_groups
+from app.blocks.core.row_groups import RowGroup, chunk_groups
 from app.blocks.faust.changelog_append import append_rows
 from app.blocks.faust.output_sender import OutputSender
 

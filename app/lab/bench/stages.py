@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from app.blocks.core.partition import Handler
-from app.blocks.core.row_offsets import RowGroup
+from app.blocks.core.row_groups import RowGroup
 from app.cassandra.prediction_rows import RowPacker
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce

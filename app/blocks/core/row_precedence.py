@@ -1,18 +1,20 @@
-"""Rows that were deleted for good, so that recovery can tell an older row from a new one where no row is left.
+"""Which of several rows of one key wins in recovery: the one with the highest offset, deleted rows included.
 
-A row has its offset, and recovery takes the highest. A deleted row has none: a worker that was frozen, and still writes
-what it had in flight, would bring it back. So each deletion leaves a hash of the row's key and the offset of the record
-that deleted it, in a reserved row of the partition.
+A row starts with `last_offset`, eight bytes, big-endian. A deleted row has none: a worker that was frozen, and still
+writes what it had in flight, would bring it back. So each deletion leaves a hash of the row's key and the offset of the
+record that deleted it, in a reserved row of the partition.
 """
 
+import struct
 from hashlib import blake2b
 from typing import Self
 
 import msgspec
 
-from app.blocks.core.row_offsets import Row, row_offset, supersedes
+from app.blocks.core.row_groups import Row
 
-#: The reserved row.
+_OFFSET = struct.Struct(">q")
+#: The reserved row of deletions.
 DELETED_KEY = b"\0deleted"
 #: Deletions that are remembered, the newest ones: a frozen worker is no older than a few of them.
 MAX_DELETIONS = 256
@@ -20,6 +22,22 @@ _HASH_BYTES = 8
 
 _decode = msgspec.msgpack.Decoder(dict[bytes, tuple[int, int]]).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def row_offset(raw: bytes) -> int:
+    """The offset of the last input record whose effect is in this row."""
+    offset: int = _OFFSET.unpack_from(raw)[0]
+    return offset
+
+
+def supersedes(candidate: bytes, current: bytes | None) -> bool:
+    """Whether a row from the changelog replaces the one that is there, or is the same.
+
+    The highest offset wins, not the last one written: a worker that was stopped and continued after its
+    partitions moved may still append an older row. Of different rows of one offset (two workers that
+    pinned a model) the first wins: whoever wrote the second found a foreign record before it, and stopped.
+    """
+    return current is None or row_offset(candidate) > row_offset(current) or candidate == current
 
 
 class Deletions:
