@@ -415,7 +415,7 @@ BREAKS = (
     ),
     Break(
         "a committed offset taken for that of a record",
-        "app.blocks.core.event_time_drift",
+        "app.blocks.core.offset_metadata",
         (("return committed if end is None else min(end, committed)", "return committed"),),
         (("tests.stream.sim_worker", "OffsetMetadata"),),
     ),

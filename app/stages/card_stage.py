@@ -11,8 +11,8 @@ from app.domain.features import Catalogue
 from app.domain.transaction import DeadRecordError, NotReadableYetError, Transaction
 from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Misrouted, Refund
 from app.settings import Settings
-from app.stages.batch_prefix import LOOK_AHEAD, BatchPrefix
 from app.stages.block_rows import BlockRows, row_rules
+from app.stages.drift_limit import LOOK_AHEAD, BatchPrefix
 from app.stages.reserved_rows import StatePosition
 from app.stages.row_cache import ROWS_ROOM_BYTES, rows_room_bytes
 from app.stages.state_settings import state_settings

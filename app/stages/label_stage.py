@@ -18,7 +18,7 @@ from app.blocks.faust.output_sender import Outputs
 from app.domain.event_times import TimeUnit
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.transaction import DeadRecordError
-from app.stages.batch_prefix import LOOK_AHEAD, BatchPrefix
+from app.stages.drift_limit import LOOK_AHEAD, BatchPrefix
 from app.stages.parked_labels import (
     PREFIX,
     REASON,

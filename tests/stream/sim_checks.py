@@ -11,8 +11,8 @@ from app.domain.changes import AnyChange
 from app.domain.in_force import InForce
 from app.domain.refusal_reasons import LOST
 from app.domain.transaction import DeadRecordError
-from app.stages.batch_prefix import LOOK_AHEAD
 from app.stages.card_stage import CardsHandler
+from app.stages.drift_limit import LOOK_AHEAD
 from app.stages.known_topics import TOPICS_KEY
 from app.stages.reserved_rows import (
     IN_FORCE_KEY,

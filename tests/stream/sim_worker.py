@@ -18,7 +18,7 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
-from app.blocks.core.event_time_drift import OffsetMetadata
+from app.blocks.core.offset_metadata import OffsetMetadata
 from app.blocks.core.partition import Handler
 from app.blocks.faust import block_table as table_module
 from app.blocks.faust import pipeline as pipeline_module

@@ -15,7 +15,8 @@ from app.blocks.core.alignment import (
     SlowestPartition,
     Watermark,
 )
-from app.blocks.core.event_time_drift import OffsetMetadata, PartitionPosition, newer, slowest_ms
+from app.blocks.core.offset_metadata import OffsetMetadata
+from app.blocks.core.slowest_partition import PartitionPosition, newer, slowest_ms
 
 ONE, TWO, THREE = ("s", 0), ("s", 1), ("s", 2)
 

@@ -12,16 +12,16 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
-from app.blocks.core.event_time_drift import OffsetMetadata
 from app.blocks.core.interfaces import Begun, Block, ForwardedRecord
+from app.blocks.core.offset_metadata import OffsetMetadata
 from app.blocks.core.partition import Computed
 from app.blocks.faust import pipeline as pipeline_module
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
+from app.blocks.faust.committed_offsets import CommittedOffset
 from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.fetched_ranges import Chunk
-from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import StateError
 from tests.fakes import Numbered, block, until

@@ -72,7 +72,7 @@ WATCHED: dict[str, dict[str, str]] = {
     "app/kafka/oauth_tokens.py": {
         "aiokafka.conn:OAuthAuthenticator.step": "3a013ab61098033c",
     },
-    "app/blocks/faust/offset_metadata.py": {
+    "app/blocks/faust/committed_offsets.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
         "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
         "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",

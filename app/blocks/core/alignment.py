@@ -21,14 +21,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.blocks.core.event_time_drift import (
-    OffsetMetadata,
-    PartitionPosition,
-    newer,
-    slowest_ms,
-    slowest_of,
-)
+from app.blocks.core.offset_metadata import OffsetMetadata
 from app.blocks.core.partition import Partition
+from app.blocks.core.slowest_partition import PartitionPosition, newer, slowest_ms, slowest_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import faust
 from mode.utils.queues import FlowControlEvent
 
 from app.blocks.core.alignment import EventTimeAlignment
-from app.blocks.core.event_time_drift import OffsetMetadata
+from app.blocks.core.offset_metadata import OffsetMetadata
 from app.blocks.faust import transport  # noqa: F401  registers the driver under the name `block`
 from app.blocks.faust.assignor import PlacingAssignor
+from app.blocks.faust.committed_offsets import ConsumerAlignmentPorts
 from app.blocks.faust.fatal_errors import halt, leave
-from app.blocks.faust.offset_metadata import ConsumerAlignmentPorts
 from app.blocks.faust.output_sender import Outputs, PassOn
 from app.blocks.faust.recovery import BlockTables
 from app.blocks.faust.stop_deadlines import STOP_SECONDS

@@ -15,10 +15,10 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
 from mode.utils.futures import notify
 
+from app.blocks.faust.committed_offsets import CommittedOffset
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.fetch_thread import BlockConsumerThread
 from app.blocks.faust.fetched_ranges import Chunk
-from app.blocks.faust.offset_metadata import CommittedOffset
 from app.blocks.faust.open_transactions import OpenTransactions, UnstableTail
 from app.blocks.faust.stop_deadlines import COMMIT_SECONDS, DRAIN_SECONDS
 

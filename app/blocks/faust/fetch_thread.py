@@ -12,11 +12,11 @@ from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from app.blocks.faust.committed_offsets import CommittedOffset, carry_metadata, committed
 from app.blocks.faust.fetch_backoff import leave_out
 from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.fetched_ranges import fetched_chunks, reset_by_hand
 from app.blocks.faust.kafka_connections import drop_broken
-from app.blocks.faust.offset_metadata import CommittedOffset, carry_metadata, committed
 from app.blocks.faust.stopped_partitions import StoppedPartitions
 
 #: How long a fetch may wait at the broker.
@@ -76,7 +76,7 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
             return await fetched_chunks(fetcher, active_partitions, timeout, max_records)
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, CommittedOffset]:
-        """See `app.blocks.faust.offset_metadata.committed`."""
+        """See `app.blocks.faust.committed_offsets.committed`."""
         found: dict[TP, CommittedOffset] = await self.call_thread(
             committed, self._ensure_consumer(), tps
         )

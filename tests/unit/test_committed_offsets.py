@@ -7,8 +7,8 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionProgress
-from app.blocks.core.event_time_drift import OffsetMetadata
-from app.blocks.faust.offset_metadata import _see, carry_metadata, committed
+from app.blocks.core.offset_metadata import OffsetMetadata
+from app.blocks.faust.committed_offsets import _see, carry_metadata, committed
 
 ONE, TWO, THREE = (TopicPartition("s", number) for number in range(3))
 

@@ -8,7 +8,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionProgress
-from app.blocks.core.event_time_drift import OffsetMetadata
+from app.blocks.core.offset_metadata import OffsetMetadata
 
 
 def carry_metadata(consumer: Any, metadata_of: Callable[[Any], OffsetMetadata]) -> None:

@@ -10,9 +10,9 @@ from app.domain.json_text import load_object
 from app.domain.transaction import NotReadableYetError
 from app.errors import SettingsError
 from app.settings import load_settings
-from app.stages.batch_prefix import BatchPrefix
 from app.stages.card_stage import CardsHandler
 from app.stages.deployed_features import catalogue_of
+from app.stages.drift_limit import BatchPrefix
 from app.stages.label_stage import LabelsHandler
 from app.stages.parked_labels import row_key
 from app.topics import Topics

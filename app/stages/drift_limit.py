@@ -1,4 +1,4 @@
-"""Which part of a block may be processed now: its prefix up to the drift limit (`app/blocks/core/alignment.py`)."""
+"""Whether a record is within the drift limit, and so which prefix of a block may be processed now; see alignment.py."""
 
 import math
 from collections.abc import Iterable
