@@ -23,6 +23,6 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The console script."""
-    from app.cli.exit_codes import run
+    from app.cli.command_errors import run
 
     sys.exit(run())

@@ -12,7 +12,7 @@ from app.cassandra.backup_tables import ONLY_HERE
 from app.cassandra.erase_rows import Erasure, hash_of, record_erasure
 from app.cassandra.schema_migration import migrate
 from app.cassandra.session import connected
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from app.cassandra import fetched_models, model_registry
 from app.cassandra.session import connected
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.domain.changes import ModelChange
 from app.errors import UnavailableError
 from app.kafka.change_history import send_changes

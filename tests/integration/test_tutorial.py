@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.settings import Settings
 from tests.deployment import Deployment, wait_until
 from tests.fleet import Fleet

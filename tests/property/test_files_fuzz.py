@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.ops.produce import ProduceReport
 
 pytestmark = pytest.mark.property

@@ -11,7 +11,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException, NotLeaderForPartitionError
 from cassandra.cluster import NoHostAvailable
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.cli.progress import counter
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.settings import ENV_PREFIX, Settings, load_settings
 
 #: None of them the default.

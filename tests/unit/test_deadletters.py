@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli import cli
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.domain.privacy import Privacy
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from app.cli.command_errors import run
 from app.cli.demo import called, demo
-from app.cli.exit_codes import run
 from app.cli.interrupt import interruptible
 from app.cli.produce import produce
 from app.errors import UnavailableError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.devstack.cluster import Cluster, Place, Shape, cluster_of
 from app.devstack.server import LaunchSettings
 from app.devstack.servers import SERVERS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.devstack import stack as stack_module
 from app.devstack.servers import SERVERS
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.cli.exit_codes import run as run_command
+from app.cli.command_errors import run as run_command
 from app.quality import drift_comparison
 from app.quality.drift_comparison import (
     LabelArrivals,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.domain.features.feature_sets import FEATURES, SETS, set_names
 
 pytestmark = pytest.mark.usefixtures("no_settings")

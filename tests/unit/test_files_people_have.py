@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.errors import UsageError
 from app.ops.files.transaction_file import open_reading
 from app.ops.produce import ProduceReport

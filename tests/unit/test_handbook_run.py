@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.errors import NotFoundError, UsageError, VerificationError
 from app.lab.handbook import data, evaluation, rows
 from app.lab.handbook.evaluation import Lines

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from app.cli.ask_worker import worker_urls
 from app.cli.card_terminal_transaction import transaction_facts
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.settings import Settings
 from app.web.key_owner import Unowned
 from app.web.pages import install

@@ -15,7 +15,7 @@ from app.cassandra.migrations import (
 from app.cassandra.prediction_rows import COLUMNS
 from app.cassandra.schema_migration import dry_run
 from app.cassandra.schema_shape import Differences, Shape, Table, compare, shape_of
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.settings import Settings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.monitoring import FILES
 from app.notify.metrics import NotifierMetrics
 

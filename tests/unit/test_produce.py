@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.cli.exit_codes import run as run_command
+from app.cli.command_errors import run as run_command
 from app.cli.file_options import file_and_mapping
 from app.errors import UnavailableError, UsageError
 from app.lab.simulation.files import write_deliveries

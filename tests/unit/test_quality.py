@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from app.cassandra.label_queries import _latest
-from app.cli.exit_codes import run as run_command
+from app.cli.command_errors import run as run_command
 from app.cli.quality import _lines
 from app.quality.curves import curves
 from app.quality.measure_decisions import _counted

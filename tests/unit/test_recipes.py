@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.cli.file_options import read_as
 from app.errors import UsageError
 from app.ops.files.columns import FileOptions

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.errors import UsageError
 from app.lab.simulation.simulate import SimulationConfig, simulate
 from app.ops.model_lineage import (

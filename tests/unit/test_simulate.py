@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli.exit_codes import run as run_command
+from app.cli.command_errors import run as run_command
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.lab.simulation.broken import broken_record

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.errors import UsageError
 from app.ops.train_from_cassandra import Gathering, gather
 from app.settings import Settings

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from app.cli.exit_codes import run
+from app.cli.command_errors import run
 from app.errors import UsageError
 from app.lab.simulation.arrivals import deliver
 from app.lab.simulation.files import write_deliveries

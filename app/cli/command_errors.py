@@ -1,8 +1,11 @@
-"""How every command ends: its exit code, and one line on standard error in place of a traceback."""
+"""What a command prints of an error, foreseen or not: one line, no traceback; and the exit code that it ends with."""
 
 import errno
+import logging
 import os
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
@@ -13,6 +16,10 @@ from app.errors import FraudstreamError, UnavailableError, UsageError
 
 #: Errors of writing to a closed pipe, a full disk or a broken one.
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_ROOT = Path(__file__).parents[2]
+#: Modules whose errors mean that a server did not answer or refused, and what the server is called.
+_SERVERS = {"aiokafka": "Kafka", "cassandra": "Cassandra"}
+_TRACE = "FRAUDSTREAM_LOG_LEVEL"
 
 
 def _refuse_bytes(args: list[str]) -> None:
@@ -66,9 +73,50 @@ def _run(args: list[str] | None) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    from app.cli.unexpected_errors import explain, show_trace
-
-    show_trace(error)
+    _show_trace(error)
     text, code = explain(error)
     click.echo(f"fraudstream: {printable(text)}", err=True)
     return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line on an unexpected error, and the exit code.
+
+    Args:
+        error: raised by whatever the command runs.
+    """
+    from app.blocks.faust.fatal_errors import (  # here, where its imports are no loss
+        exhausted,
+        forbidden,
+    )
+
+    known = exhausted(error) or forbidden(error)
+    if known is not None:
+        return str(known), known.exit_code
+    what = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _is_ours(frame.filename)]
+    frame = ours[-1] if ours else frames[-1] if frames else None
+    place = ""
+    if frame is not None:
+        file = Path(frame.filename)
+        shown = file.relative_to(_ROOT) if file.is_relative_to(_ROOT) else file.name
+        place = f" (at {shown}:{frame.lineno})"
+    server = _SERVERS.get(type(error).__module__.split(".")[0])
+    if server is not None:
+        return f"{server} does not answer as expected: {what}{place}", UnavailableError.exit_code
+    if isinstance(error, OSError):
+        return f"the operating system refused: {what}{place}", UnavailableError.exit_code
+    hint = f"; {_TRACE}=debug shows the full traceback"
+    return f"an unexpected error: {what}{place}{hint}", FraudstreamError.exit_code
+
+
+def _show_trace(error: Exception) -> None:
+    """Print the trace for whoever debugs."""
+    if os.environ.get(_TRACE, "").lower() == logging.getLevelName(logging.DEBUG).lower():
+        traceback.print_exception(error, file=sys.stderr)
+
+
+def _is_ours(filename: str) -> bool:
+    file = Path(filename)
+    return file.is_relative_to(_ROOT) and ".venv" not in file.parts
