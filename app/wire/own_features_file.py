@@ -1,12 +1,12 @@
-"""The fields and features that a deployment adds: its file, read once."""
+"""The file in which a deployment declares fields and features of its own: read once, and named by its faults."""
 
 from functools import lru_cache
 from pathlib import Path
 
-from app.domain.features.feature_sets import FEATURES, SETS
 from app.domain.features.own_features import NOTHING, OwnCatalogue, parse_own
 from app.errors import SettingsError
 from app.settings import Settings
+from app.wire.own_names import check_names
 from app.wire.prediction_fields import FIELDS, INPUT, PredictionField
 
 _CQL = {"text": "text", "integer": "bigint", "number": "double", "boolean": "boolean"}
@@ -25,25 +25,12 @@ def own_of(settings: Settings) -> OwnCatalogue:
 def _read(path: Path) -> OwnCatalogue:
     try:
         own = parse_own(path.read_text())
-        _check_free(own)
+        check_names(own)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         msg = f"FRAUDSTREAM_CATALOGUE_FILE={path}: {why}"
         raise SettingsError(msg) from None
     return own
-
-
-def _check_free(own: OwnCatalogue) -> None:
-    taken = {field.name for field in FIELDS}
-    for each in own.fields:
-        if each.name in taken or each.name.startswith("input_"):
-            msg = f"fields.{each.name}: fraudstream has a field of that name; choose another"
-            raise ValueError(msg)
-    families = {feature.family for feature in FEATURES} | SETS.keys()
-    for feature in own.features:
-        if not families.isdisjoint((feature.name, *feature.columns)):
-            msg = f"features.{feature.name}: fraudstream has a feature of that name; choose another"
-            raise ValueError(msg)
 
 
 def fields_with(own: OwnCatalogue) -> tuple[PredictionField, ...]:

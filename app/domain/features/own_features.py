@@ -4,6 +4,7 @@ The file is declarative, so it is read twice: here it becomes features as those 
 reference implementation evaluates the same declarations over raw transactions.
 """
 
+import re
 import struct
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,12 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from app.domain.features.feature import (
-    WINDOW,
     ExplainedTransaction,
     Feature,
     Stage,
     window_length_ms,
+    window_name,
 )
-from app.domain.features.own_features_check import checked
 from app.domain.features.row_queries import RowQuery
 from app.domain.transaction import DeadRecordError
 
@@ -35,6 +35,16 @@ _READ: dict[str, Callable[[str], Any]] = {
     "boolean": lambda text: _TRUTH[text.lower()],
 }
 _UNITS = {"distinct": "values", "share": "ratio", "count": "transactions"}
+_FIELD = {"type": ("text", "integer", "number", "boolean"), "default": None, "meaning": str}
+_FEATURE = {
+    "of": ("card", "terminal"),
+    "compute": ("distinct", "share", "count"),
+    "field": str,
+    "windows": list,
+    "equals": None,
+    "phrase": str,
+}
+_OPTIONAL = {"meaning", "equals", "phrase"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +275,7 @@ def parse_own(text: str) -> OwnCatalogue:
         ValueError: it is none; the text says what is wrong.
     """
     try:
-        declared = checked(tomllib.loads(text))
+        declared = _checked(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         msg = f"it is not TOML: {error}"
         raise ValueError(msg) from None
@@ -295,5 +305,68 @@ def parse_own(text: str) -> OwnCatalogue:
         features.append(
             OwnFeature(name, entry["of"], entry["compute"], of_field.name, windows, equals, phrase)
         )
-    assert all(WINDOW.fullmatch(name) for each in features for name in each.columns)
     return OwnCatalogue(fields, tuple(features))
+
+
+def _checked(declared: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The tables `fields` and `features`, each entry of the right shape.
+
+    Raises:
+        ValueError: one is not; the text says which.
+    """
+    unknown = declared.keys() - {"fields", "features"}
+    if unknown:
+        msg = f"[{min(unknown)}] is unknown: there are [fields.NAME] and [features.NAME]"
+        raise ValueError(msg)
+    found = {"fields": declared.get("fields", {}), "features": declared.get("features", {})}
+    for table, shape in (("fields", _FIELD), ("features", _FEATURE)):
+        for name, entry in found[table].items():
+            _check_entry(f"{table}.{name}", entry, shape)
+    for name, entry in found["features"].items():
+        _check_windows(name, entry)
+    return found
+
+
+def _check_entry(where: str, entry: Any, shape: dict[str, Any]) -> None:
+    if not isinstance(entry, dict):
+        msg = f"{where} is not a table"
+        raise ValueError(msg)
+    unknown = entry.keys() - shape.keys()
+    if unknown:
+        msg = f"{where}: {min(unknown)} is unknown; the keys are {', '.join(shape)}"
+        raise ValueError(msg)
+    for key, wanted in shape.items():
+        if key not in entry:
+            if key in _OPTIONAL:
+                continue
+            msg = f"{where}: {key} is missing"
+            raise ValueError(msg)
+        value = entry[key]
+        if isinstance(wanted, tuple) and value not in wanted:
+            msg = f"{where}: {key} = {value!r}: write one of {', '.join(wanted)}"
+            raise ValueError(msg)
+        if isinstance(wanted, type) and not isinstance(value, wanted):
+            msg = f"{where}: {key} = {value!r} is not of type {wanted.__name__}"
+            raise ValueError(msg)
+
+
+def _check_windows(name: str, entry: dict[str, Any]) -> None:
+    windows = entry["windows"]
+    for window in windows:
+        if not isinstance(window, str) or not re.fullmatch(r"[1-9]\d*(ms|s|m|h|d)", window):
+            msg = f"features.{name}: {window!r} is not a window; write one such as 7d"
+            raise ValueError(msg)
+        if window_name(window_length_ms(window)) != window:
+            msg = f"features.{name}: write {window_name(window_length_ms(window))} for {window}"
+            raise ValueError(msg)
+    if not windows or len({window_length_ms(window) for window in windows}) < len(windows):
+        msg = f"features.{name}: windows must contain one or more different windows"
+        raise ValueError(msg)
+    if entry["compute"] == "distinct" and "equals" in entry:
+        msg = f"features.{name}: equals is for share and count"
+        raise ValueError(msg)
+    try:
+        entry.get("phrase", "").format(value=1, window="1d")
+    except (KeyError, IndexError, ValueError):
+        msg = f"features.{name}: phrase may name {{value}} and {{window}} only"
+        raise ValueError(msg) from None
