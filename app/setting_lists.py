@@ -1,4 +1,4 @@
-"""Types of settings that are lists of words, comma separated in the environment."""
+"""Settings that are lists of words, comma separated in the environment: how they are read and checked."""
 
 from base64 import b64decode
 from itertools import pairwise
@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
+
+from app.field_names import NAMED_FIELDS
 
 #: Severities above the lowest one.
 _LIMITS = 3
@@ -58,6 +60,39 @@ def _rise(values: tuple[float, ...]) -> bool:
 def _parse_words(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(part.strip() for part in parts)
+
+
+def parse_dropped(text: str) -> frozenset[str]:
+    """Names of fields that are left out.
+
+    Raises:
+        ValueError: one is needed.
+    """
+    names = frozenset(filter(None, map(str.strip, text.split(","))))
+    needed = names & {*NAMED_FIELDS, "schema_version"}
+    if needed:
+        msg = f"{', '.join(sorted(needed))}: fraudstream needs this field itself"
+        raise ValueError(msg)
+    return names
+
+
+def parse_private(text: str) -> dict[str, Literal["hash", "keep"]]:
+    """What becomes of single unknown fields: `device=hash,order=keep`.
+
+    Raises:
+        ValueError: it is written in another way, or names a field that fraudstream needs.
+    """
+    found: dict[str, Literal["hash", "keep"]] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, action = part.partition("=")
+        if action not in ("hash", "keep") or not name or name in found:
+            msg = f"{part!r}: write name=hash or name=keep, each name once; FRAUDSTREAM_DROP_FIELDS drops fields"
+            raise ValueError(msg)
+        if name in {*NAMED_FIELDS, "schema_version"}:
+            msg = f"{name}: fraudstream needs this field itself"
+            raise ValueError(msg)
+        found[name] = action  # type: ignore[assignment]
+    return found
 
 
 #: Names of feature sets.

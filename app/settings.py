@@ -24,10 +24,10 @@ from app.alert_settings import AlertSettings
 from app.durations import DAY_MS, Duration, Windows, format_duration, parse_duration_ms
 from app.env_file import names_in
 from app.errors import SettingsError
-from app.field_settings import parse_dropped, parse_field_names, parse_private
+from app.field_names import parse_field_names
 from app.oidc_settings import OidcSettings
 from app.pseudonyms import Pseudonyms, parse_keys
-from app.setting_lists import AllowedConfig, ModelKeys, Sets
+from app.setting_lists import AllowedConfig, ModelKeys, Sets, parse_dropped, parse_private
 from app.unknown_settings import ENV_PREFIX, NOT_SETTINGS, refuse_unknown
 from app.worker_settings import WorkerSettings
 

@@ -29,9 +29,9 @@ import orjson
 from aiohttp import web
 
 from app.address_syntax import is_loopback
-from app.domain.field_names import under_our_names
 from app.domain.transaction import DeadRecordError
 from app.errors import BusyError, UnavailableError
+from app.field_names import under_our_names
 from app.metrics.trace_spans import TRACEPARENT, TRACESTATE, as_record_headers
 from app.stages.score_callers import ScoreCallers
 from app.web.access import audit

@@ -14,7 +14,6 @@ from app.domain.amounts import is_currency, parse_minor_units
 from app.domain.debezium import is_envelope, is_wrapped
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.features.own_features import OwnField
-from app.domain.field_names import under_our_names, without
 from app.domain.ids import MAX_ID_BYTES, identifier, optional_identifier
 from app.domain.json_text import (
     Fields,
@@ -26,8 +25,9 @@ from app.domain.json_text import (
 )
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.transaction import DeadRecordError, Transaction
-from app.field_settings import NAMED_FIELDS, parse_dropped, parse_field_names, parse_private
+from app.field_names import NAMED_FIELDS, parse_field_names, under_our_names, without
 from app.pseudonyms import is_pseudonym
+from app.setting_lists import parse_dropped, parse_private
 from app.settings import Settings
 from app.wire.own_features_file import own_of
 from app.wire.prediction_fields import OUTPUT_FIELDS

@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.transaction import DeadRecordError, Transaction
 from app.errors import SettingsError
-from app.field_settings import NAMED_FIELDS, parse_field_names
+from app.field_names import NAMED_FIELDS, parse_field_names
 from app.settings import load_settings
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.prediction_fields import INPUT_FIELDS

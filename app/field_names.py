@@ -1,8 +1,11 @@
-"""Producers' names of fields, as the setting FRAUDSTREAM_FIELD_NAMES writes them."""
+"""Names of input fields: those that producers use (FRAUDSTREAM_FIELD_NAMES), and those that fraudstream needs."""
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
 
+Fields = dict[str, Any]
 #: Fields of the input record that producers may know by other names.
 NAMED_FIELDS = (
     "transaction_id", "card_id", "terminal_id", "amount", "currency", "converted_amount", "event_time",
@@ -45,34 +48,34 @@ def parse_field_names(text: str) -> dict[int, dict[str, str]]:
     return named
 
 
-def parse_dropped(text: str) -> frozenset[str]:
-    """Names of fields that are left out.
+def under_our_names(fields: Fields, named: Mapping[int, Mapping[str, str]]) -> Fields | None:
+    """The fields under fraudstream's names; None if they have these names already.
 
-    Raises:
-        ValueError: one is needed.
+    Args:
+        fields: an input.
+        named: fraudstream's name by the producers' name, for each schema version; 0 for any other version. If an input
+            has both, the producers' field is used.
     """
-    names = frozenset(filter(None, map(str.strip, text.split(","))))
-    needed = names & {*NAMED_FIELDS, "schema_version"}
-    if needed:
-        msg = f"{', '.join(sorted(needed))}: fraudstream needs this field itself"
-        raise ValueError(msg)
-    return names
+    version = fields.get("schema_version", 1)
+    names = named.get(version if type(version) is int else 0, named[0])
+    if names.keys().isdisjoint(fields):
+        return None
+    taken = {names[name] for name in fields if name in names}
+    renamed = {names.get(name, name): value for name, value in fields.items() if name not in taken}
+    _put_aside(renamed, {name: value for name, value in fields.items() if name in taken})
+    return renamed
 
 
-def parse_private(text: str) -> dict[str, Literal["hash", "keep"]]:
-    """What becomes of single unknown fields: `device=hash,order=keep`.
+def without(fields: Fields, reserved: AbstractSet[str]) -> Fields:
+    """The fields; those with reserved names become `input_<name>`."""
+    renamed = {name: value for name, value in fields.items() if name not in reserved}
+    _put_aside(renamed, {name: value for name, value in fields.items() if name in reserved})
+    return renamed
 
-    Raises:
-        ValueError: it is written in another way, or names a field that fraudstream needs.
-    """
-    found: dict[str, Literal["hash", "keep"]] = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        name, _, action = part.partition("=")
-        if action not in ("hash", "keep") or not name or name in found:
-            msg = f"{part!r}: write name=hash or name=keep, each name once; FRAUDSTREAM_DROP_FIELDS drops fields"
-            raise ValueError(msg)
-        if name in {*NAMED_FIELDS, "schema_version"}:
-            msg = f"{name}: fraudstream needs this field itself"
-            raise ValueError(msg)
-        found[name] = action  # type: ignore[assignment]
-    return found
+
+def _put_aside(fields: Fields, others: Fields) -> None:
+    for name, value in others.items():
+        free = f"input_{name}"
+        while free in fields:  # the input has a field of that name, too: keep both
+            free = f"input_{free}"
+        fields[free] = value
