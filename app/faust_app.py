@@ -19,8 +19,8 @@ from app.blocks.faust.output_sender import Outputs
 from app.domain.features import Catalogue
 from app.domain.in_force import InForce
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
-from app.kafka.access import security
 from app.kafka.clients import watch_of
+from app.kafka.credentials import security
 from app.kafka.skip_records import find_skip
 from app.kafka.topic_admin import topic_ids
 from app.kafka.topic_checks import recreated

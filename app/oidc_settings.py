@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from app.access_settings import AccessSettings
+from app.connection_settings import AccessSettings
 
 #: As in app/web/roles.py, which settings must not import.
 _ROLES = ("viewer", "analyst", "operator")

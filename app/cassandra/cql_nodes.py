@@ -9,9 +9,9 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.policies import HostDistance
 
-from app.cassandra.access import password, tls_context
 from app.cassandra.cql_connection import CqlLink, LinkError, LinkOptions, OnAnswer, open_link
 from app.cassandra.cql_wire import ServerError
+from app.cassandra.credentials import password, tls_context
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.session import READ, consistency
 from app.cassandra.write_retries import REFUSED_FOR_EVER

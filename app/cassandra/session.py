@@ -41,7 +41,7 @@ from cassandra.policies import (
 from cassandra.protocol import ErrorMessage
 from cassandra.query import dict_factory, tuple_factory
 
-from app.cassandra.access import Logins, causes, first_line, refusal, tls_context
+from app.cassandra.credentials import Logins, causes, first_line, refusal, tls_context
 from app.cassandra.lightweight_transactions import is_unknown
 from app.errors import NotAnsweringError, SchemaError, SettingsError, UnavailableError
 from app.server_addresses import resolve_cassandra

@@ -18,7 +18,7 @@ from app.blocks.faust.fatal_errors import forbidden
 from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
 from app.errors import NotAnsweringError, UnavailableError
-from app.kafka.access import refusal, security
+from app.kafka.credentials import refusal, security
 from app.server_addresses import resolve_broker
 from app.settings import Settings
 from app.topics import Topics

@@ -15,7 +15,7 @@ PACKAGES = ("app", "agents", "tables", "models", "cql")
 #: Every layer and its height. A module imports modules of lower layers, and of its own.
 HEIGHT = {
     "app.errors": 0,
-    "app.access_settings": 0.5,
+    "app.connection_settings": 0.5,
     "app.oidc_settings": 0.6,
     "app.address_syntax": 0,
     "app.notify_routes": 0,

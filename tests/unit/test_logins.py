@@ -13,8 +13,8 @@ from cassandra import AuthenticationFailed
 
 from app.blocks.faust.kafka_connections import describe
 from app.cassandra import cql_wire as wire
-from app.cassandra.access import Logins
 from app.cassandra.cql_connection import LinkError, LinkOptions, open_link
+from app.cassandra.credentials import Logins
 from app.settings import Settings
 
 PASSWORD = "Zq8-hidden"

@@ -7,10 +7,10 @@ import pytest
 
 from app.address_syntax import is_loopback
 from app.blocks.faust import kafka_connections
-from app.cassandra.access import Logins, UnencryptedLoginError
 from app.cassandra.cql_connection import LinkError, LinkOptions, open_link
+from app.cassandra.credentials import Logins, UnencryptedLoginError
 from app.errors import SettingsError
-from app.kafka.access import security
+from app.kafka.credentials import security
 from app.metrics.trace_spans import Spans
 from app.notify.senders import People
 from app.notify_routes import Route
