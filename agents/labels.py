@@ -11,7 +11,7 @@ from app.blocks.core.interfaces import SentOutputs
 from app.blocks.faust.fatal_errors import is_away
 from app.blocks.faust.output_sender import Outputs, OutputSender
 from app.blocks.faust.pipeline import Pipeline
-from app.cassandra.label_store import LabelStore
+from app.cassandra.label_store import MOST_BLOCKS_WAITING, LabelStore
 from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
@@ -27,8 +27,6 @@ settings, topics = app.settings, app.fraud_topics
 labelled = source(app, topics.labels.name)
 store = LabelStore(settings, topics.labels.name)
 sender = OutputSender(batch_bytes(settings), app.pass_on)
-#: While Cassandra is unavailable, labels are forwarded until this number of blocks waits to be stored.
-_BLOCKS_IN_FLIGHT = 64
 
 
 async def deliver(_partition: int, block: LabelBlock) -> SentOutputs:
@@ -82,7 +80,7 @@ pipeline = Pipeline(
         privacy=privacy_of(settings),
     ),
     table=table,
-    depth=_BLOCKS_IN_FLIGHT,
+    depth=MOST_BLOCKS_WAITING,
     block_records=settings.block_records,
     batch_bytes=batch_bytes(settings),
     waiting_bytes=waiting_bytes(settings),

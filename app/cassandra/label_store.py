@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 #: A look-up that takes longer counts as no answer: a block of labels waits for it.
 FIND_SECONDS = 2.0
+#: While Cassandra is unavailable, labels are forwarded until this number of blocks waits to be stored.
+MOST_BLOCKS_WAITING = 64
 #: Between attempts to reach Cassandra.
 _AWAY_SECONDS = 2.0
 #: Look-ups whose threads may hang before no further one is made.

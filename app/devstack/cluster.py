@@ -13,7 +13,7 @@ from app.devstack.kafka import new_cluster
 from app.devstack.progress import Progress
 from app.devstack.server import ExtraConfiguration
 from app.devstack.servers import SERVERS
-from app.devstack.stack import STOP_SECONDS, Stack
+from app.devstack.stack import KILL_SERVER_SECONDS, Stack
 from app.devstack.status import ServerStatus
 from app.errors import UsageError
 from app.file_writing import explained, write_whole
@@ -174,7 +174,10 @@ class Cluster:
                 one(key)
 
     def down(
-        self, servers: Sequence[str] = tuple(SERVERS), *, timeout_seconds: float = STOP_SECONDS
+        self,
+        servers: Sequence[str] = tuple(SERVERS),
+        *,
+        timeout_seconds: float = KILL_SERVER_SECONDS,
     ) -> list[str]:
         """Stop servers and keep their data; returns those that ran, such as `kafka 2`."""
         keys = [key for key in self.stacks if key[0] in servers]

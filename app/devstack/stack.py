@@ -25,8 +25,8 @@ from app.server_addresses import Endpoints, read_state
 ALL = tuple(SERVERS)
 #: A node with much to replay from its commit log takes long; a broken one ends by itself.
 START_SECONDS = 180.0
-#: Both stop within two seconds; a machine under load is given time to flush.
-STOP_SECONDS = 30.0
+#: Until a server that was asked to stop is killed: both stop within two seconds; under load they take time to flush.
+KILL_SERVER_SECONDS = 30.0
 #: Room for commit logs, segments and the first data.
 _START_DISK = 512 * MIB
 
@@ -149,11 +149,11 @@ class Stack:
                 if kill:
                     server_processes.kill(running)
                 else:
-                    self._stop([server], STOP_SECONDS)
+                    self._stop([server], KILL_SERVER_SECONDS)
             recorded_addresses.mark_stopped(self.home, server)
 
     def down(
-        self, servers: Iterable[str] = ALL, *, timeout_seconds: float = STOP_SECONDS
+        self, servers: Iterable[str] = ALL, *, timeout_seconds: float = KILL_SERVER_SECONDS
     ) -> list[str]:
         """Stop servers and forget their addresses; data stays.
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from app.devstack import ports
 from app.errors import StateError, UnavailableError
-from app.lab.worker_processes import STOP_SECONDS, WorkerProcess, stop_all
+from app.lab.worker_processes import KILL_WORKER_SECONDS, WorkerProcess, stop_all
 
 #: Until a worker says that it is ready: it imports, joins the group and rebuilds its tables.
 READY_SECONDS = 180.0
@@ -116,7 +116,7 @@ class Workers:
         msg = f"the worker on port {worker.port} {how}{when}: {worker.last_words()}"
         raise UnavailableError(msg)
 
-    def stop(self, timeout_seconds: float = STOP_SECONDS) -> list[WorkerProcess]:
+    def stop(self, timeout_seconds: float = KILL_WORKER_SECONDS) -> list[WorkerProcess]:
         """Stop all; returns those that had to be killed."""
         self._ending.set()
         with self._lock:

@@ -17,7 +17,7 @@ import app as package
 from app.devstack import ports, server_logs
 
 #: Until a worker that was asked to end is killed: it finishes blocks and leaves the group.
-STOP_SECONDS = 20.0
+KILL_WORKER_SECONDS = 20.0
 _ASK_SECONDS = 5.0
 
 
@@ -106,7 +106,7 @@ class WorkerProcess:
         self.send(signal.SIGKILL)
         self.await_end()
 
-    def stop(self, timeout_seconds: float = STOP_SECONDS) -> bool:
+    def stop(self, timeout_seconds: float = KILL_WORKER_SECONDS) -> bool:
         """Ask it to end, wait, and kill it at the deadline; returns whether it had to be killed."""
         return bool(stop_all([self], timeout_seconds))
 
@@ -158,7 +158,7 @@ class WorkerProcess:
 
 
 def stop_all(
-    workers: Iterable[WorkerProcess], timeout_seconds: float = STOP_SECONDS
+    workers: Iterable[WorkerProcess], timeout_seconds: float = KILL_WORKER_SECONDS
 ) -> list[WorkerProcess]:
     """Stop workers side by side; returns those that had to be killed.
 
