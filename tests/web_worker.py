@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_queries import AlertQuery
+from app.cassandra.review_order import Ranking, ranking
 from app.cassandra.review_rows import Review
-from app.cassandra.review_writes import Ranking, ranking
 from app.cassandra.stored_alert import Alert
 from app.errors import UnavailableError
 from app.kafka.recent_dead_letters import DeadLetterQuery, RecentDeadLetters

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from cassandra.cluster import Session
 
-from app.cassandra.migrations import load_migrations
+from app.cassandra.migration_files import load_migrations
 from app.cassandra.schema_migration import migrate
 from app.cassandra.session import SCHEMA, explained
 from app.errors import NotFoundError, UsageError

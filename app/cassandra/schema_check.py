@@ -7,7 +7,7 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from app.cassandra.migrations import Migration, load_migrations
+from app.cassandra.migration_files import Migration, load_migrations
 from app.cassandra.schema_shape import Differences, compare, present_shape, shape_of
 from app.cassandra.session import connected, explained, shared_session
 from app.durations import format_duration

@@ -15,7 +15,7 @@ from cassandra import InvalidRequest
 from cassandra.cluster import Session
 from cassandra.protocol import ConfigurationException, ServerError, SyntaxException
 
-from app.cassandra.migrations import Migration, load_migrations, table_options
+from app.cassandra.migration_files import Migration, load_migrations, table_options
 from app.cassandra.schema_check import (
     check_unchanged,
     differences,

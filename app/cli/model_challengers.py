@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.model_changes import challenging
+from app.cli.model_load_check import require_loadable
 from app.cli.options import FiniteRange, note_option
-from app.cli.worker_checks import require_loadable
 from app.errors import UsageError
 from app.settings import Settings, load_settings
 from models.manifest import HASH_DIGITS

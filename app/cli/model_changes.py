@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.model_gate import require_pass
+from app.cli.model_load_check import require_loadable
 from app.cli.options import FiniteRange, json_option, moment_ms, note_option
-from app.cli.worker_checks import require_loadable
 from app.display import iso, printable
 from app.errors import UsageError
 from app.settings import Settings, load_settings

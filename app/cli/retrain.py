@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from app.cli.model_load_check import require_loadable
 from app.cli.options import json_option
 from app.cli.progress import stage
-from app.cli.worker_checks import require_loadable
 from app.settings import load_settings
 
 _NOT_PASSED = 1

@@ -27,8 +27,8 @@ from app.errors import FraudstreamError
 from app.notify.digests import PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.notification_log import Parked, Told
+from app.notify.route_delivery import Delivery
 from app.notify.senders import BACKOFF_SECONDS, Sender
-from app.notify.sending import Delivery
 from app.notify_routes import Route
 from app.scoring_deployment import is_anothers
 from app.settings import Settings

@@ -17,7 +17,7 @@ from app.kafka.topic_admin import check_topics
 from app.notify.message_text import test_message
 from app.notify.metrics import NotifierMetrics, serving
 from app.notify.notification_log import Told
-from app.notify.reopened import HandledCheck
+from app.notify.reopened_alerts import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.senders import sender_of
 from app.notify.snooze_check import SnoozeCheck

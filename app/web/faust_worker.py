@@ -12,9 +12,9 @@ from faust.types import TP
 
 from app.blocks.faust.block_table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
+from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.label_queries import label_of
 from app.cassandra.prediction_queries import decisions_of, find_transaction
-from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Alert
 from app.cassandra.timeline import timeline

@@ -35,8 +35,8 @@ from app.field_names import under_our_names
 from app.metrics.trace_spans import TRACEPARENT, TRACESTATE, as_record_headers
 from app.stages.score_callers import ScoreCallers
 from app.web.access import audit
-from app.web.access.bodies import MOST_BYTES, read_body
 from app.web.access.checks import ACCESS
+from app.web.access.request_bodies import MOST_BYTES, read_body
 from app.web.forwarding import forward
 from app.web.key_owner import OwnedElsewhere, OwnedHere
 from app.web.replies import RETRY_AFTER_SECONDS, RefusedError, json_reply

@@ -1,7 +1,7 @@
 """Open alerts, ranked by expected loss, each given to one analyst at a time.
 
-The ranking is a memory of this worker (review_ranking.py). Who gets an alert, and whose verdict counts, is decided by
-Cassandra (`app/cassandra/review_writes.py`), so workers may differ in what they remember.
+The ranking is a memory of this worker (review_order_cache.py). Who gets an alert, and whose verdict counts, is decided
+by Cassandra (`app/cassandra/claims_and_verdicts.py`), so workers may differ in what they remember.
 
 A verdict takes three steps: the review is written, the labels are on the topic, the review says so. If a worker dies in
 between, whoever looks at the queue next repeats the rest; the labels are equal, and of equal labels one counts.
@@ -20,7 +20,7 @@ from app.domain.alert_seen import rows_seen, seen_of
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.web.replies import RefusedError
-from app.web.review_ranking import OpenAlerts
+from app.web.review_order_cache import OpenAlerts
 from app.web.review_reads import ReviewingWorker
 from app.wire.label_records import label_of_row
 

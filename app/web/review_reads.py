@@ -5,11 +5,11 @@ from typing import Any, Protocol
 
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
-from app.web.review_ranking import AlertRankings, AlertReading
+from app.web.review_order_cache import AlertRankings, AlertReading
 
 
 class ReviewReads(AlertRankings, Protocol):
-    """See `app.cassandra.review_writes.ReviewStore`."""
+    """See `app.cassandra.claims_and_verdicts.ReviewStore`."""
 
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         """One alert."""

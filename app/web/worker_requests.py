@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from app.errors import UnavailableError
-from app.web.access.sessions import Signer
+from app.web.access.signed_values import Signer
 from app.web.roles import Role, Viewer
 
 #: Set on a request that another worker sent on: it is not sent on again, or stale assignments would make

@@ -15,7 +15,7 @@ from cassandra.cluster import Session
 
 from app.cassandra import schema_check, schema_migration
 from app.cassandra.command_lock import command_lock
-from app.cassandra.migrations import Migration, load_migrations
+from app.cassandra.migration_files import Migration, load_migrations
 from app.cassandra.prediction_queries import find_transactions
 from app.cassandra.session import connect, disconnect
 from app.errors import BusyError, SchemaError, UnavailableError

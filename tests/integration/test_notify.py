@@ -15,8 +15,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from app.cassandra.alert_queries import acknowledge
+from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.review_rows import Review
-from app.cassandra.review_writes import ReviewStore
 from app.cassandra.session import close_shared_sessions, connected
 from app.cli.worker import free_port
 from app.domain.alert_policy import CAUSES, AlertPolicy

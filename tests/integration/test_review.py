@@ -21,8 +21,8 @@ from app.cassandra.alert_queries import (
     list_alerts,
 )
 from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.review_rows import Review
-from app.cassandra.review_writes import ReviewStore
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.timeline import timeline
 from app.domain.alert_policy import CAUSES, AlertPolicy

@@ -8,7 +8,7 @@ import pytest
 from cassandra.cqltypes import lookup_casstype
 
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.cassandra.migrations import load_migrations
+from app.cassandra.migration_files import load_migrations
 from app.cassandra.prediction_rows import epoch_ms
 from app.cassandra.schema_shape import shape_of
 from app.domain.alert_policy import (

@@ -1,7 +1,7 @@
 """What a backup saves: every table of the migrations is in it, one way or the other."""
 
 from app.cassandra.backup_tables import FROM_TOPICS, ONLY_HERE
-from app.cassandra.migrations import load_migrations
+from app.cassandra.migration_files import load_migrations
 from app.cassandra.schema_shape import shape_of
 from app.settings import Settings
 

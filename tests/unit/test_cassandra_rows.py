@@ -10,7 +10,7 @@ import pytest
 from cassandra.cqltypes import lookup_casstype
 
 from app.cassandra.label_rows import LABELS, pack_labels
-from app.cassandra.migrations import load_migrations
+from app.cassandra.migration_files import load_migrations
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import PREDICTIONS, RowPacker, row_dict

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.cassandra.migrations import (
+from app.cassandra.migration_files import (
     Migration,
     load_migrations,
     replication,

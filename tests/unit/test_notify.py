@@ -33,7 +33,7 @@ from app.notify.digests import AT_ONCE, PEOPLE_PER_MINUTE, Pending
 from app.notify.message_text import Message, Notice, about_many, about_one
 from app.notify.metrics import NotifierMetrics, serving
 from app.notify.notification_log import Told
-from app.notify.reopened import HandledCheck
+from app.notify.reopened_alerts import HandledCheck
 from app.notify.route_reader import RouteReader
 from app.notify.run import notify
 from app.notify.senders import Webhook, refusal_of, sender_of
@@ -410,7 +410,7 @@ class TestOpenAgain:
             asked.append(now)
             raise NotAnsweringError("no node")
 
-        monkeypatch.setattr("app.notify.reopened.shared_session", away)
+        monkeypatch.setattr("app.notify.reopened_alerts.shared_session", away)
         check = HandledCheck(load_settings(), lambda: now)
         for second in range(12):
             now = float(second)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from app.cassandra import prediction_rows
-from app.cassandra.migrations import load_migrations
+from app.cassandra.migration_files import load_migrations
 from app.cassandra.prediction_columns import ColumnOrder
 from app.cassandra.prediction_rows import COLUMNS, RowPacker
 from app.cassandra.schema_shape import shape_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from app.cassandra.review_order import ranking
 from app.cassandra.review_rows import Review
-from app.cassandra.review_writes import ranking
 from app.cassandra.stored_alert import Alert
 from app.domain.alert_policy import expected_loss
 from app.domain.alert_seen import seen_of
@@ -498,7 +498,7 @@ async def test_one_thread_reads_and_a_failure_is_not_repeated_at_once() -> None:
 async def test_a_slow_read_delays_nobody_and_undoes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.web.review_ranking._WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("app.web.review_order_cache._WAIT_SECONDS", 0.01)
     worker, clock = DictWorker(), Clock()
     made = some(worker, 3)
     queue, read = queue_of(worker, clock), worker.reviews.ranked

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.stages.score_callers import ObservedHandler, ScoreCallers
 from app.topics import Topics
 from app.web import worker_requests
-from app.web.access.sessions import Signer
+from app.web.access.signed_values import Signer
 from app.web.key_owner import OwnedElsewhere, Unowned
 from app.web.pages import PAGES, install
 from app.web.post_score import ScoreHandler
@@ -241,7 +241,7 @@ async def test_bodies_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for body in (b" " * 524_288, parts(b" " * 524_288), parts(*[b" " * 65_536] * 20)):
         status, said = await ask(log, body)
         assert (status, said["error"]) == (413, "a request has at most 523264 bytes")
-    monkeypatch.setattr("app.web.access.bodies._SECONDS", 0.05)
+    monkeypatch.setattr("app.web.access.request_bodies._SECONDS", 0.05)
     status, said = await ask(log, never())
     assert (status, said["error"]) == (408, "the body did not arrive within 0.05 s")
     assert log.appended == []

@@ -18,7 +18,7 @@ from yarl import URL
 from app.errors import SettingsError
 from app.web import worker_requests
 from app.web.access.rate_limits import RateLimit
-from app.web.access.sessions import Session, Signer
+from app.web.access.signed_values import Session, Signer
 from app.web.access.users import Users, password_line, token_line
 from app.web.key_owner import OwnedElsewhere
 from app.web.pages import PAGES, install
@@ -355,7 +355,7 @@ def test_a_limit_fills_again() -> None:
 
 
 async def test_a_body_has_to_arrive(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.web.access.bodies._SECONDS", 0.05)
+    monkeypatch.setattr("app.web.access.request_bodies._SECONDS", 0.05)
     async with with_change(guarded(users)) as client:
         mine = {**await session(client), "Content-Length": "900"}
         mine["Content-Type"] = "application/x-www-form-urlencoded"

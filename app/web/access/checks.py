@@ -5,9 +5,9 @@
 | hosts.py          | under which names this worker answers                                          |
 | rate_limits.py    | how many requests anybody may send                                             |
 | login_attempts.py | whether a password or token is accepted, and how many may be tried             |
-| bodies.py         | how long a body may be, and may take to arrive                                 |
+| request_bodies.py | how long a body may be, and may take to arrive                                 |
 | users.py          | who may log in, and with which role                                            |
-| sessions.py       | whether a session, or another signed value, is ours                            |
+| signed_values.py  | whether a session, or another signed value, is ours                            |
 | cookies.py        | what browsers keep                                                             |
 | csrf.py           | whether a form is ours                                                         |
 | oidc.py           | who has logged in at the identity provider                                     |
@@ -32,13 +32,13 @@ from app.errors import SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import worker_requests
 from app.web.access.audit import record
-from app.web.access.bodies import in_time, read_body
 from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
 from app.web.access.login_attempts import LOCAL_NAME, LoginAttempts
 from app.web.access.rate_limits import REQUEST_BURST, REQUESTS_PER_SECOND, RateLimit
-from app.web.access.sessions import Session, Signer
+from app.web.access.request_bodies import in_time, read_body
+from app.web.access.signed_values import Session, Signer
 from app.web.replies import RefusedError, wants_json
 from app.web.roles import NOBODY, Role, Viewer, viewer
 from app.web.routes import Handler, Route

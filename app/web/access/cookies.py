@@ -6,7 +6,7 @@ from aiohttp import web
 
 from app.address_syntax import is_loopback
 from app.settings import Settings
-from app.web.access.sessions import Session, Signer
+from app.web.access.signed_values import Session, Signer
 
 #: How long a browser is known after a login.
 _DEVICE_SECONDS = 180 * 86_400

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from app.web.access.cookies import Cookies
 from app.web.access.hosts import Hosts
-from app.web.access.sessions import Signer
+from app.web.access.signed_values import Signer
 from app.web.replies import RefusedError
 from app.web.roles import CSRF_FIELD, CSRF_HEADER, NOBODY, Viewer
 

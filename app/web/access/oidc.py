@@ -23,7 +23,7 @@ from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from app.oidc_settings import roles_by_value
 from app.settings import Settings
 from app.web.access.oidc_provider import Provider
-from app.web.access.sessions import Signer
+from app.web.access.signed_values import Signer
 from app.web.replies import RefusedError
 from app.web.roles import Role
 

@@ -9,14 +9,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.cli.worker_checks import require_loadable
+from app.cli.model_load_check import require_loadable
 from app.errors import UnavailableError, UsageError
 from app.kafka import clients
 from app.settings import Settings, load_settings
 from app.stages.model_supply import ModelSupply
-from app.web import asking_workers
+from app.web import model_load_requests
 from app.web.access.checks import ACCESS
-from app.web.asking_workers import ask_workers
+from app.web.model_load_requests import ask_workers
 from app.web.pages import install
 from tests.web_worker import DictWorker, client_of
 
@@ -52,7 +52,7 @@ def given(monkeypatch: pytest.MonkeyPatch, urls: list[str] | Exception) -> None:
             raise urls
         return urls
 
-    monkeypatch.setattr(asking_workers, "worker_urls", worker_urls)
+    monkeypatch.setattr(model_load_requests, "worker_urls", worker_urls)
 
 
 async def test_each_worker_says_what_it_can_load(monkeypatch: pytest.MonkeyPatch) -> None:

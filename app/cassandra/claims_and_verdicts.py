@@ -3,9 +3,8 @@
 Clocks only decide how long a claim lasts. That a transaction gets one verdict does not depend on them.
 """
 
-import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
@@ -24,42 +23,15 @@ from app.cassandra.alert_queries import (
 )
 from app.cassandra.lightweight_transactions import settled
 from app.cassandra.prediction_rows import moment_of
+from app.cassandra.review_order import Ranking, ranking
 from app.cassandra.review_rows import Review
 from app.cassandra.session import explained, shared_session
 from app.cassandra.stored_alert import Alert
-from app.domain.alert_policy import expected_loss, place_of
+from app.domain.alert_policy import place_of
 from app.settings import Settings
 
 #: Open alerts of a card or terminal that are decided together, the newest.
 _TOGETHER = 200
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Open alerts, ranked.
-
-    Attributes:
-        alerts: those with the greatest expected loss, it first.
-        open: how many there are.
-    """
-
-    alerts: list[Alert] = field(default_factory=list)
-    open: int = 0
-
-
-def ranking(alerts: Iterator[Alert], most: int) -> Ranking:
-    """The open ones of some alerts, the `most` with the greatest expected loss; no more are in memory."""
-    count = 0
-
-    def counted() -> Iterator[Alert]:
-        nonlocal count
-        for alert in alerts:
-            if alert.state == "open":
-                count += 1
-                yield alert
-
-    best = heapq.nlargest(most, counted(), key=lambda alert: expected_loss(alert.todo))
-    return Ranking(best, count)
 
 
 class ReviewStore:

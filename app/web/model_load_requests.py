@@ -15,7 +15,7 @@ from app.errors import FraudstreamError, UnavailableError
 from app.kafka.clients import worker_urls
 from app.settings import Settings
 from app.web import worker_requests
-from app.web.access.sessions import Signer
+from app.web.access.signed_values import Signer
 from app.web.roles import Role, Viewer
 
 _PATH = "/models/load.json?hash={}"

@@ -1,4 +1,4 @@
-"""Sends the messages of one route, and decides what becomes of one that is not taken."""
+"""Sends the messages of one route, and decides what becomes of one that is not taken: tried again, parked, stopped."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from app.errors import (
     RejectedError,
     UnavailableError,
 )
-from app.notify.attempts import Refusals
+from app.notify.given_up_messages import Refusals
 from app.notify.message_text import Message, Notice
 from app.notify.notification_log import Told
 from app.notify.senders import Sender

@@ -13,7 +13,7 @@ async def require_loadable(settings: Settings, model: str, model_hash: str) -> N
         UsageError: a worker cannot load it; the text names worker, reason and remedy.
     """
     from app.change_author import author
-    from app.web.asking_workers import ask_workers
+    from app.web.model_load_requests import ask_workers
 
     found = await ask_workers(settings, model_hash, author())
     if found.refuses:

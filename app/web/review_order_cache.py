@@ -1,4 +1,4 @@
-"""What one worker remembers of the open alerts: their ranking by expected loss, a few seconds old, and who has them."""
+"""What one worker remembers of the open alerts: their ranking, how old it may be, and who has them."""
 
 import asyncio
 import threading
@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from app.cassandra.alert_queries import DAYS_BACK
+from app.cassandra.review_order import Ranking
 from app.cassandra.review_rows import Review
-from app.cassandra.review_writes import Ranking
 from app.cassandra.stored_alert import Alert
 from app.durations import DAY_MS
 from app.errors import FraudstreamError, UnavailableError
@@ -34,7 +34,7 @@ _OFFERED_SECONDS = 10.0
 
 
 class AlertRankings(Protocol):
-    """What reads them (`app.cassandra.review_writes.ReviewStore`)."""
+    """What reads them (`app.cassandra.claims_and_verdicts.ReviewStore`)."""
 
     def ranked(self, from_ms: int, to_ms: int, now_ms: int, most: int) -> Ranking:
         """Open alerts."""
