@@ -25,12 +25,12 @@ def notify(heartbeat: Path | None, metrics_port: int | None) -> None:
 
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
-    Alerts wait in Kafka while a receiver is unavailable. Each is sent once, and again if it becomes more severe or is
-    reopened; after a kill, it may be sent twice. An alert that a receiver refuses while it accepts others is parked.
-    If a receiver answers 401, 403 or 410, its route stops until this process is restarted. People get at most ten
-    messages per minute: five about single alerts, then a summary every 15 seconds. Webhooks get each alert, unless
-    FRAUDSTREAM_NOTIFY_WEBHOOK_LIMIT limits them, too. Several processes share the work. Without routes the command
-    prints a line and waits, so that compose or Helm can start it before routes are set.
+
+    Each alert is sent once, and again if it becomes more severe or is reopened. Alerts wait in Kafka while a receiver
+    is unavailable. People get at most ten messages per minute. docs/alerts.md describes delivery.
+
+    Several processes share the work. Without routes the command prints a line and waits, so that compose or Helm can
+    start it before routes are set.
 
     \b
     Example:  FRAUDSTREAM_NOTIFY_ROUTES="ops=high:slack://TOKEN siem=low:https://siem.example.org/hook" \

@@ -51,11 +51,11 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
 )
 @json_option
 def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> None:
-    """Evaluate what models flagged with the labels that have arrived since.
+    """Evaluate what models flagged, by the labels that have arrived since.
 
     Flagged transactions are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but
     were not flagged. Precision and recall are computed over labelled transactions. The average precision is computed
-    from scores in 2,000 steps of log-odds. Reads both tables completely from Cassandra; needs no worker.
+    from scores in 2,000 steps of log-odds. Reads the tables `predictions` and `labels`; needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure_decisions import measure

@@ -86,15 +86,15 @@ def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
     lines = [
         f"read            {one['read']:>9,}  transactions of {one['days']:,.0f} days, {one['labelled']:,} with a label",
         f"matches         {one['fired']:>9,}  {share(one['fired'] / one['read'])} of them, "
-        f"{one['fired_per_day']:,.1f} per day; {one['new']:,} were not flagged",
+        f"{one['fired_per_day']:,.1f} per day; {one['new']:,} were approved",
         f"caught          {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
         f"{money(one['frauds_minor'])}",
-        f"caught only here{one['new_caught']:>9,}  {money(one['new_caught_minor'])}",
+        f"newly caught    {one['new_caught']:>9,}  frauds that were approved, {money(one['new_caught_minor'])}",
         f"false positives {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
         f"unlabelled      {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
         f"cards disturbed {one['cards_disturbed']:>9,}  "
         + ("or more: " if one["cards_disturbed_is_a_minimum"] else "")
-        + "a genuine or unlabelled transaction matches",
+        + "with a genuine or unlabelled transaction that matches",
         f"precision       {share(one['precision']):>9}",
         f"recall          {share(one['recall']):>9}",
     ]

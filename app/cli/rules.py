@@ -167,7 +167,7 @@ def test_command(expression: str, from_ms: int | None, to_ms: int | None, as_jso
     r"""Test a rule on stored predictions: the frauds that it would have caught, and its false positives.
 
     Reads the tables of predictions and labels; changes nothing, and needs no worker. Precision and recall are computed
-    over labelled transactions. "New" means that neither the model nor a rule flagged the transaction.
+    over labelled transactions.
 
     \b
     Exit codes:  0  the report is printed

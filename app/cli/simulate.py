@@ -84,7 +84,7 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     type=_SHARE,
     default=0.0,
     metavar="SHARE",
-    help="Share that arrives later than FRAUDSTREAM_ALLOWED_LATENESS.",
+    help="Share that arrives late: beyond FRAUDSTREAM_ALLOWED_LATENESS.",
 )
 @click.option(
     "--duplicates", type=_SHARE, default=0.0, metavar="SHARE", help="Share that arrives twice."

@@ -652,12 +652,12 @@ class TestTrial:
         lines = trial_lines({**self.trial("amount >= 20")}, load_settings())
         assert [" ".join(line.split()) for line in lines] == [
             "read 6 transactions of 1 days, 5 with a label",
-            "matches 4 66.7% of them, 4.0 per day; 2 were not flagged",
+            "matches 4 66.7% of them, 4.0 per day; 2 were approved",
             "caught 2 of 3 frauds, 50.00 EUR of 110.00 EUR",
-            "caught only here 1 20.00 EUR",
+            "newly caught 1 frauds that were approved, 20.00 EUR",
             "false positives 2 genuine transactions, 90.00 EUR",
             "unlabelled 0 0.00 EUR",
-            "cards disturbed 2 a genuine or unlabelled transaction matches",
+            "cards disturbed 2 with a genuine or unlabelled transaction that matches",
             "precision 50.0%",
             "recall 66.7%",
             "1 transactions lack a feature that the rule uses: it does not match them",
