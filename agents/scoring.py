@@ -18,7 +18,7 @@ from app.errors import FraudstreamError, NotFoundError, UsageError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.stages.guard_counts import TalliesByChange
 from app.stages.guard_proposals import Guard
-from app.stages.model_supply import ModelSupply, StartingModel
+from app.stages.loaded_models import ModelSupply, StartingModel
 from app.stages.partition_start import bind_model, check_state, check_topics_known
 from app.stages.reserved_rows import PINS_KEY, ModelOffsets
 from app.stages.scoring_stage import ScoringHandler

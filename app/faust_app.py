@@ -16,8 +16,8 @@ from app.blocks.faust.block_topic import BlockTopic
 from app.blocks.faust.fatal_errors import halt, leave
 from app.blocks.faust.garbage_collection import calm_collector
 from app.blocks.faust.output_sender import Outputs
+from app.domain.changes_in_force import InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import InForce
 from app.errors import DamagedLogError, FraudstreamError, SchemaError, SettingsError
 from app.kafka.clients import watch_of
 from app.kafka.credentials import security
@@ -30,7 +30,7 @@ from app.server_addresses import resolve
 from app.settings import Settings, load_settings
 from app.stages.block_rows import row_rules, terminal_rules
 from app.stages.deployed_features import catalogue_of
-from app.stages.model_supply import ModelSupply, StartingModel
+from app.stages.loaded_models import ModelSupply, StartingModel
 from app.stages.parked_label_retries import LabelRetries
 from app.stages.recent_alerts import RecentAlerts
 from app.stages.score_callers import ScoreCallers

@@ -22,7 +22,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from app.errors import NotFoundError, UnavailableError, UsageError
 from models.manifest import HASH_DIGITS, NAME, PICKLED, SKOPS, Manifest
-from models.shipped import FORMER, SHIPPED
+from models.shipped_models import FORMER, SHIPPED
 from models.skops_file import UntrustedTypeError, pack, unpack
 
 MANIFEST_FILE = "manifest.json"

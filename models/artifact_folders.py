@@ -8,7 +8,7 @@ from app.errors import NotFoundError, UsageError
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.manifest import HASH_DIGITS, Manifest
-from models.shipped import FORMER, SHIPPED
+from models.shipped_models import FORMER, SHIPPED
 
 
 class Entry(NamedTuple):

@@ -9,10 +9,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from app.errors import UsageError
 from models.evaluation_sets import card_precision, on_known_cards, rank
-from models.examples import Examples
 from models.scoring import positive_column
 from models.splits import Periods, in_training
 from models.training_candidates import Fitted, Floats, refit
+from models.training_examples import Examples
 
 
 def judge_weeks(

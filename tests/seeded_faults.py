@@ -506,13 +506,13 @@ BREAKS = (
     ),
     Break(
         "shadow scores stored as the champion's",
-        "app.stages.challengers",
+        "app.stages.challenger_scores",
         (("if place != decides", "if place != canary"),),
         (("app.stages.scoring_stage", "Challengers"),),
     ),
     Break(
         "a shadow's score decides",
-        "app.stages.challengers",
+        "app.stages.challenger_scores",
         (
             ("            if one.challenger.share:\n", "            if True:\n"),
             ("and one.challenger.decides_for(card)", "and True"),
@@ -523,7 +523,7 @@ BREAKS = (
         "a challenger's failure depends on the company of its rows",
         "app.stages.scoring_models",
         _WITH_COMPANY,
-        (("app.stages.challengers", "of_each_row"),),
+        (("app.stages.challenger_scores", "of_each_row"),),
     ),
     Break(
         "a change applied on some partitions only",
@@ -639,7 +639,7 @@ BREAKS = (
             (
                 "        if changed is not in_force:\n            undone",
                 "        if in_force.undone(change, message.partition) and changed.model != in_force.model:\n"
-                "            from app.domain.in_force import EarlierModel\n"
+                "            from app.domain.changes_in_force import EarlierModel\n"
                 "            before = EarlierModel(in_force.model, in_force.threshold), *changed.fallbacks\n"
                 "            changed = type(changed)(**{**{n: getattr(changed, n) for n in changed.__struct_fields__}, "
                 "'fallbacks': before})\n"

@@ -14,7 +14,7 @@ from app.cassandra.alert_rows import ALERTS, AlertPacker, AlertRow
 from app.cassandra.prediction_rows import RowPacker, tables_of
 from app.cassandra.refund_rows import REFUNDS, RefundPacker, RefundRow
 from app.domain.changes import AnyChange
-from app.ops.verification.cassandra_rows import COLUMNS, Row
+from app.ops.verification.stored_predictions import COLUMNS, Row
 from app.ops.verification.totals import Report
 from app.ops.verify import compare
 from app.settings import Settings
@@ -29,7 +29,7 @@ from app.wire.control_records import encode_change
 from app.wire.erase_records import erase_record
 from app.wire.own_features_file import own_of
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from tests.builders import T0
 from tests.fakes import Rows
 

@@ -21,7 +21,7 @@ from app.settings import Settings
 from models.artifact import MANIFEST_FILE
 from models.artifact_folders import Entry, artifact_folders
 from models.manifest import HASH_DIGITS, Manifest
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from models.trusted_artifacts import trust_of
 
 #: Artifacts that are kept in the local folder.

@@ -18,7 +18,7 @@ from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
 from app.cassandra.session import SCAN, explained, shared_session
 from app.domain.alert_policy import may_raise_alert
-from app.domain.flags import CONFLICTING
+from app.domain.prediction_flags import CONFLICTING
 from app.settings import Settings
 
 #: Rows of a page of a scan at most; with features some 800 bytes each.

@@ -20,8 +20,8 @@ from app.cassandra.packed_rows import UNSET, PackedTable, text_cell, unstorable
 from app.cassandra.prediction_columns import DECIMAL, EPOCH, ColumnOrder, size_of
 from app.display import iso
 from app.domain.features.own_features import NOTHING, OwnCatalogue
-from app.domain.flags import CONFLICTING
 from app.domain.json_text import raw_fields, values, write_object
+from app.domain.prediction_flags import CONFLICTING
 from app.scoring_deployment import is_anothers
 from app.settings import Settings
 from app.wire.own_features_file import fields_with, own_of

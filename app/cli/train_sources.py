@@ -21,7 +21,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.ops.train import LabelledColumns
-    from models.examples import Examples
+    from models.training_examples import Examples
 
 #: 2025-01-01: a fixed beginning, so that equal seeds give equal models on any day.
 _SIMULATED_FROM_MS = 1_735_689_600_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from app.domain.flags import ANOMALY
+from app.domain.prediction_flags import ANOMALY
 from app.domain.transaction import hash_id
 
 #: Causes of alerts: the model's decision, a rule that fired, an unusual combination of features.

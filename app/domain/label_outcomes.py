@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from app.domain.features import Catalogue
-from app.domain.flags import CONFLICTING, HIGH_AMOUNT, LATE
+from app.domain.prediction_flags import CONFLICTING, HIGH_AMOUNT, LATE
 from app.windows.waiting_labels import EntryLabel
 from app.windows.window_row import WindowRow
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.domain.features import Catalogue
-from app.domain.flags import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
+from app.domain.prediction_flags import CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.transaction import Transaction
 from app.windows.entries import UNKNOWN
 from app.windows.window_row import NEVER, WindowRow

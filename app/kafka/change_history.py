@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from app.change_author import author
 from app.domain.changes import AnyChange, LoadChange, ModelChange, ThresholdChange
-from app.domain.in_force import EarlierModel, InForce
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.transaction import DeadRecordError
 from app.errors import UnavailableError, UsageError
 from app.kafka.clients import answered, client_kwargs, consumer, started

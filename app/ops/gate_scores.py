@@ -33,7 +33,7 @@ from app.stages.deployed_features import catalogue_of
 from app.topics import Topics
 from models.evaluation_sets import KNOWN_MS
 from models.manifest import Manifest
-from models.model_cache import Model
+from models.model_loader import Model
 
 _COLUMNS = ("transaction_id", "card_id", "event_time", "feature_schema", "features")
 _CHUNK = 5_000

@@ -21,7 +21,7 @@ from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, check_free, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry, artifact_folders, is_path
 from models.manifest import HASH_DIGITS
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 from models.signing import new_key, sign_manifest
 from models.trusted_artifacts import trust_of
 

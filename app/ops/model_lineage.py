@@ -14,10 +14,10 @@ from app.metrics.prometheus import release
 from app.ops.feature_choice import FeatureChoice, features_of
 from app.ops.train import TrainingOptions
 from app.settings import Settings
-from models.examples import Examples
 from models.manifest import Manifest
 from models.splits import Periods
 from models.training_candidates import KINDS
+from models.training_examples import Examples
 
 _SECOND_MS = 1_000
 

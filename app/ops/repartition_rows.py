@@ -12,7 +12,7 @@ import msgspec
 
 from app.blocks.core.row_groups import RowGroup
 from app.blocks.core.row_precedence import DELETED_KEY
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.errors import SettingsError, StateError
 from app.ops.state_comparison import keys
 from app.settings import Settings

@@ -1,7 +1,7 @@
 """Whether the guard could take a promotion back: workers must be able to load the current model or an earlier one."""
 
 from app.cassandra.fetched_models import holder_of
-from app.domain.in_force import EarlierModel, InForce
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.errors import NotAnsweringError, NotFoundError, UsageError
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of

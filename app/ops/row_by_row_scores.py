@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from models.model_cache import Model
+from models.model_loader import Model
 
 
 def scores_of_each(model: Model, rows: np.ndarray) -> np.ndarray:

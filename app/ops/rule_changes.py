@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import msgspec
 
 from app.domain.changes import ListChange, RuleChange
+from app.domain.changes_in_force import rules_after
 from app.domain.features import Catalogue
-from app.domain.in_force import rules_after
 from app.domain.rules import RuleError
 from app.domain.rules.language import check
 from app.domain.rules.policy import rule_fields, types_of

@@ -17,19 +17,19 @@ from app.ops.training_features import TransactionColumns, compute_features
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from app.wire.own_features_file import own_of
-from models.anomaly import isolate
+from models.anomaly_training import isolate
 from models.artifact import check_free, check_name, save_artifact
 from models.artifact_folders import artifact_folders
 from models.backtest import judge_weeks
 from models.evaluation import best_f1_threshold, budget_threshold, evaluate
 from models.evaluation_sets import on_known_cards
-from models.examples import Examples
 from models.importance import permutation_importance
 from models.manifest import Manifest
 from models.scoring import Scorer, build_scorer
 from models.splits import Labels, Periods, Split, in_training, split_by_periods, split_by_time
 from models.training_candidates import Fitted, fit_best, refit
 from models.training_distribution import Described, describe
+from models.training_examples import Examples
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

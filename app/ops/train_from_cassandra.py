@@ -28,7 +28,7 @@ from app.stages.deployed_features import catalogue_of
 from app.stages.parked_labels import copied_offset
 from app.topics import TopicSpec
 from app.wire.label_records import parse_label
-from models.examples import Examples
+from models.training_examples import Examples
 
 Progress = Callable[[int], None]
 #: A label's word: when it was made and came, epoch ms, and whether it says fraud.

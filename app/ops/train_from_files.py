@@ -14,10 +14,10 @@ from app.domain.features.own_features import OwnField
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import ColumnPlan, FileOptions
+from app.ops.files.file_source import MalformedRecordError, Source
 from app.ops.files.label_columns import USUAL_LABELS, usual_label
 from app.ops.files.opening import open_rows
 from app.ops.files.rows_to_records import Converter
-from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.verdict_columns import verdict
 from app.settings import Settings
 from app.wire.input_records import RecordRules, parse_transaction

@@ -25,23 +25,23 @@ from app.cassandra.prediction_queries import scan_scored
 from app.cassandra.raw_rows import read_raw, scan_rows
 from app.cassandra.refund_rows import RefundRow
 from app.cassandra.session import connect, disconnect
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.ops.reference import TerminalReference
-from app.ops.verification.alert_rows import read_rows as read_alert_rows
 from app.ops.verification.alerts import AlertReader
-from app.ops.verification.cassandra_rows import COLUMNS, RowReader
 from app.ops.verification.enriched import EnrichedReader
 from app.ops.verification.feature_schemas import schemas_on, union_of
 from app.ops.verification.findings import Findings
 from app.ops.verification.labels_and_changes import ChangeReader, LabelReader, ParkedReader
 from app.ops.verification.ledger import Ledger, SourcePage
 from app.ops.verification.output_fields import NameReader, names_nobody
-from app.ops.verification.phases import Phase, phases_of
+from app.ops.verification.partition_count_phases import Phase, phases_of
 from app.ops.verification.predictions import LateReader, PredictionReader
 from app.ops.verification.refunds import EarlierRefunds, RefundReader, RefundRows
 from app.ops.verification.refused import DeadLetterReader, DuplicateReader, EarlierRefusals
 from app.ops.verification.scores import rescore
 from app.ops.verification.source_records import Cards, SourceReader
+from app.ops.verification.stored_alerts import read_rows as read_alert_rows
+from app.ops.verification.stored_predictions import COLUMNS, RowReader
 from app.ops.verification.topic_log import (
     Log,
     Offsets,

@@ -15,7 +15,7 @@ from cassandra.cluster import Session
 from app.cassandra.label_queries import scan_arrivals, scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
-from app.domain.flags import CONFLICTING, LATE
+from app.domain.prediction_flags import CONFLICTING, LATE
 from app.domain.transaction import hash_id
 from app.durations import DAY_MS
 from app.quality.drift_comparison import (

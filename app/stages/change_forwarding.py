@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from app.blocks.core.partition import Computed, RowReader
 from app.blocks.faust.output_sender import Outputs, OutRecord
 from app.domain.changes import RuleChange
+from app.domain.changes_in_force import InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import InForce
 from app.domain.rules import Rule
 from app.domain.rules.defaults import default_rules
 from app.domain.transaction import DeadRecordError

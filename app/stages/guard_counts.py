@@ -3,8 +3,8 @@
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
+from app.domain.changes_in_force import InForce, RevertibleChange
 from app.domain.guard_limits import LIMITS, DecisionTally, GuardLimits
-from app.domain.in_force import InForce, RevertibleChange
 from app.stages.scoring_models import TallyKey
 
 #: Number of tally keys whose counts are kept.

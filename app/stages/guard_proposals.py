@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from app.domain.changes import ModelChange, ThresholdChange
+from app.domain.changes_in_force import EarlierModel, InForce, RevertibleChange
 from app.domain.guard_limits import GuardLimits, RevertReason, trip
-from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.stages.guard_counts import TalliesByChange
 
 #: A name of its own, because the logs of Faust's services are silenced.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import StateError
-from app.stages.challengers import CanaryDecision
+from app.stages.challenger_scores import CanaryDecision
 from app.stages.guard_counts import TalliesByChange
 from app.stages.scoring_models import (
     FallbackNeededError,

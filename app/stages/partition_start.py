@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from faust.types import TP
 
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.stages.known_topics import TOPICS_KEY, KnownTopics
 from app.stages.parked_labels import PREFIX, erased_rows, erasures_of
 from app.stages.reserved_rows import (

@@ -6,7 +6,7 @@ import msgspec
 
 from app.blocks.core.partition import RowReader
 from app.blocks.core.row_groups import Row
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.errors import SchemaError, SettingsError, StateError
 from app.stages.state_settings import (
     as_now,

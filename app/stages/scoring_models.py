@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from app.domain.in_force import Challenger, EarlierModel, RevertibleChange
+from app.domain.changes_in_force import Challenger, EarlierModel, RevertibleChange
 from app.errors import UsageError
 from models.signing import SignatureError
 
@@ -18,7 +18,7 @@ _OF_THE_MODEL = (
 
 
 class Model(Protocol):
-    """A loaded model, as scoring needs it (models/model_cache.py)."""
+    """A loaded model, as scoring needs it (models/model_loader.py)."""
 
     @property
     def hash(self) -> str:

@@ -9,8 +9,8 @@ from app.blocks.core.interfaces import Work
 from app.blocks.core.partition import Computed, RowReader
 from app.domain.alert_policy import AlertPolicy
 from app.domain.changes import LoadChange
+from app.domain.changes_in_force import InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import InForce
 from app.domain.label_outcomes import LabelOutcome, TerminalStage
 from app.domain.privacy import AS_IT_CAME, Privacy
 from app.domain.rules import RulePolicy, kept_policy
@@ -19,7 +19,7 @@ from app.errors import StateError
 from app.settings import Settings
 from app.stages.all_or_nothing import all_or_nothing, computed_or_needed
 from app.stages.block_rows import BlockRows, terminal_rules
-from app.stages.challengers import Challengers
+from app.stages.challenger_scores import Challengers
 from app.stages.erase_waiting_labels import find_waiting, forget_labels, note_waiting
 from app.stages.guard_counts import TalliesByChange
 from app.stages.model_fallbacks import Champion

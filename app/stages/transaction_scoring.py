@@ -11,10 +11,10 @@ import numpy as np
 from app.blocks.faust.output_sender import OutRecord
 from app.domain.alert_policy import AlertPolicy
 from app.domain.features import Catalogue
-from app.domain.flags import ANOMALY, CONFLICTING, LATE
+from app.domain.prediction_flags import ANOMALY, CONFLICTING, LATE
 from app.domain.rules import RuleOutcome, RulePolicy, outcome_of
 from app.scoring_deployment import SCORED_BY
-from app.stages.challengers import CanaryDecision, Challengers
+from app.stages.challenger_scores import CanaryDecision, Challengers
 from app.stages.model_fallbacks import Champion
 from app.stages.scoring_models import Model, ScoringModels, rearranged
 from app.topics import Topics

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.in_force import Challenger, InForce
+from app.domain.changes_in_force import Challenger, InForce
 from app.domain.rules import RuleSet
 from app.lab.bench import stages
 from app.lab.bench.stage_store import MemoryRows, Record, build_changelog, build_outputs
@@ -23,7 +23,7 @@ from app.stages.reserved_rows import in_force_row
 from app.stages.scoring_stage import ScoringHandler
 from app.topics import Topics
 from models.artifact_folders import SHIPPED, artifact_folders
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 from tests.deployment import Deployment
 from tests.figures.servers import Servers
 

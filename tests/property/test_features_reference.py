@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from app.domain.features import Catalogue
 from app.domain.features.feature_sets import FEATURES, SETS, find_feature
-from app.domain.flags import CONFLICTING, LATE
 from app.domain.label_outcomes import TerminalStage
+from app.domain.prediction_flags import CONFLICTING, LATE
 from app.domain.transaction import Transaction, hash_id
 from app.domain.transaction_outcomes import CardStage, Duplicate, Enriched, Misrouted
 from app.ops.reference import (

@@ -23,7 +23,7 @@ from app.ops.temporary_stores import scratch_rows
 from app.windows.window_row import NEVER
 from app.wire.control_records import decode_message, parse_change
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from tests.builders import T0, tx, tx_bytes
 from tests.seed import SEED
 from tests.verify_world import Record, VerifyWorld

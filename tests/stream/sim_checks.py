@@ -8,7 +8,7 @@ import orjson
 from app.blocks.core.row_precedence import DELETED_KEY, Deletions, follows, row_offset
 from app.blocks.faust.block_table import _STALE_KEY as STALE_KEY
 from app.domain.changes import AnyChange
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.domain.refusal_reasons import LOST
 from app.domain.transaction import DeadRecordError
 from app.stages.card_stage import CardsHandler

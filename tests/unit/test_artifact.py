@@ -16,8 +16,8 @@ from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, load_artifact, read_manifest, save_artifact
 from models.artifact_folders import SHIPPED, ArtifactFolders, artifact_folders
-from models.model_cache import ModelHolder
-from models.shipped import FORMER
+from models.model_loader import ModelHolder
+from models.shipped_models import FORMER
 from models.skops_file import UntrustedTypeError
 from models.trusted_artifacts import Trust
 

@@ -13,9 +13,9 @@ from app.ops.train import TrainingOptions, train
 from app.ops.training_features import compute_features
 from app.settings import load_settings
 from models.backtest import judge_weeks
-from models.examples import Examples
 from models.splits import VALIDATION_MS, Periods, Split, in_training, split_by_periods
 from models.training_candidates import KINDS, Candidate, candidates_of, fit_best, refit
+from models.training_examples import Examples
 
 START = 1_735_689_600_000  # 2025-01-01
 DAY_MS = 86_400_000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
+from app.blocks.core.alignment_position import ForwardedPosition, InFlightBlock
 from app.blocks.core.interfaces import Block, Computed, SentOutputs
 
 STALLED_SECONDS = 0.1
@@ -52,7 +52,7 @@ class InFlight:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.blocks.core.forwarded_position._STALLED_SECONDS", STALLED_SECONDS)
+    monkeypatch.setattr("app.blocks.core.alignment_position._STALLED_SECONDS", STALLED_SECONDS)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.display import iso
 from app.domain.changes import LoadChange, ModelChange, ThresholdChange
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.domain.rules import RulePolicy
 from app.domain.rules.ruleset import entries
 from app.domain.transaction import DeadRecordError
@@ -21,7 +21,7 @@ from app.errors import NotAnsweringError, NotFoundError, StateError
 from app.kafka.change_history import ChangeHistory, LoggedChange, read_history
 from app.settings import load_settings
 from app.stages.change_forwarding import ControlHandler
-from app.stages.model_supply import KEPT, ModelSupply, StartingModel
+from app.stages.loaded_models import KEPT, ModelSupply, StartingModel
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scoring_models import ModelNeeded
 from app.stages.scoring_stage import ScoringHandler
@@ -326,7 +326,7 @@ class TestSupply:
     async def test_it_waits_for_a_registry_that_is_away(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+        monkeypatch.setattr("app.stages.loaded_models._RETRY_SECONDS", 0.001)
         loader = Loader()
         loader.away = 3
         await ModelSupply(loader).obtain(ModelNeeded("a"))

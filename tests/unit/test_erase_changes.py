@@ -13,7 +13,7 @@ from app.domain.changes import (
     RuleChange,
     ThresholdChange,
 )
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.domain.rules.ruleset import entries
 from app.errors import UsageError
 from app.kafka.change_history import LoggedChange

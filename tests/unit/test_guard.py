@@ -14,16 +14,25 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.unit.test_challengers import (
+    Holder,
+    Make,
+    feed,
+    found,
+    models,
+    tamper,
+    whats,
+)
 
 from app.blocks.core.partition import Computed
 from app.cli import model_changes
 from app.domain.changes import ChallengerChange, LoadChange, ModelChange, ThresholdChange
+from app.domain.changes_in_force import EarlierModel, InForce, RevertibleChange
 from app.domain.guard_limits import LIMITS, DecisionTally, trip
-from app.domain.in_force import EarlierModel, InForce, RevertibleChange
 from app.errors import StateError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.stages.all_or_nothing import computed_or_needed
-from app.stages.challengers import CanaryDecision
+from app.stages.challenger_scores import CanaryDecision
 from app.stages.guard_counts import TalliesByChange
 from app.stages.guard_proposals import Guard
 from app.stages.model_fallbacks import Champion
@@ -36,18 +45,9 @@ from app.stages.scoring_models import (
     TallyKey,
     UnloadableModel,
 )
-from models.model_cache import Model
+from models.model_loader import Model
 from tests.builders import tx_bytes
 from tests.unit import test_challengers
-from tests.unit.test_challengers import (
-    Holder,
-    Make,
-    feed,
-    found,
-    models,
-    tamper,
-    whats,
-)
 from tests.verify_world import VerifyWorld
 
 __all__ = ["models"]  # a fixture

@@ -21,7 +21,7 @@ from app.ops.feature_choice import choose_features
 from app.ops.train import TrainingOptions, train_on
 from app.settings import load_settings
 from models.artifact import load_artifact
-from models.examples import Examples
+from models.training_examples import Examples
 
 HEADER = "TRANSACTION_ID,TX_DATETIME,CUSTOMER_ID,TERMINAL_ID,TX_AMOUNT,TX_TIME_SECONDS,TX_FRAUD"
 PLAN = Plan(Path("transactions.csv"))

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.blocks.core.alignment import SlowestPartition, Watermark
-from app.domain.in_force import EarlierModel, InForce
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.metrics.counters import DecisionCounts, SinkStatus
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LATENCY_BOUNDS_MS, LatencyHistogram
 from app.metrics.log_ends import LogEnds

@@ -13,7 +13,7 @@ from app.cli.model_load_check import require_loadable
 from app.errors import UnavailableError, UsageError
 from app.kafka import clients
 from app.settings import Settings, load_settings
-from app.stages.model_supply import ModelSupply
+from app.stages.loaded_models import ModelSupply
 from app.web import model_load_requests
 from app.web.access.checks import ACCESS
 from app.web.model_load_requests import ask_workers

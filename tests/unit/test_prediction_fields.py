@@ -55,7 +55,7 @@ def test_the_scoring_stage_writes_these_fields_in_this_order() -> None:
     (record,) = world.log(world.topics.predictions)
     fields = list(orjson.loads(record.value or b""))
     sent = list(orjson.loads(tx_bytes(1)))
-    # the last ones are there while models score beside the one that decides (test_challengers.py)
+    # the last ones are there while models score beside the one that decides (test_challenger_scores.py)
     assert fields == [*sent, *(n for n in names_of(ADDED) if not n.startswith("shadow_"))]
 
 

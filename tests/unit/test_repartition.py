@@ -8,7 +8,7 @@ import pytest
 
 from app.blocks.core.row_groups import RowGroup
 from app.domain.changes import ModelChange
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.errors import SettingsError, StateError
 from app.kafka.partitioner import partition_of
 from app.ops.repartition_rows import CardsMove, LabelsMove, Move, TerminalsMove, moved

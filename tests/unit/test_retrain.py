@@ -22,9 +22,9 @@ from app.ops.model_lineage import (
 )
 from app.ops.train import TrainingOptions, train
 from app.settings import load_settings
-from models.examples import Examples
 from models.manifest import Manifest
 from models.splits import Periods
+from models.training_examples import Examples
 
 START, DAY_MS = 1_735_689_600_000, 86_400_000
 CURRENT: Any = SimpleNamespace(model="fraud@1", hash="f" * 64)

@@ -16,8 +16,8 @@ import pytest
 from app.cassandra import fetched_models, model_registry
 from app.cassandra.model_registry import RegisteredModel
 from app.domain.changes import AnyChange, ChallengerChange, ModelChange
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import EarlierModel, InForce
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops import model_checks, restorable_models, retrain, train_from_cassandra
@@ -26,11 +26,11 @@ from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry
-from models.examples import Examples
 from models.manifest import Manifest
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from models.signing import SignatureError, new_key
 from models.splits import Periods
+from models.training_examples import Examples
 from models.trusted_artifacts import trust_of
 
 START, DAY_MS = 1_735_689_600_000, 86_400_000

@@ -9,7 +9,7 @@ import pytest
 from faust.types import TP
 
 from app.blocks.core.row_precedence import row_offset
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.errors import NotAnsweringError, SchemaError, SettingsError, StateError
 from app.settings import load_settings
 from app.stages.block_rows import BlockRows, row_rules

@@ -15,8 +15,8 @@ import pytest
 from app.blocks.core.row_groups import chunk_groups
 from app.cli.rule_text import described_rule, trial_lines
 from app.domain.changes import ListChange, RuleChange
+from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.features.own_features import NOTHING, parse_own
-from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.domain.rules import Rule, RuleError, RulePolicy, RuleSet
 from app.domain.rules.defaults import default_rules
 from app.domain.rules.language import MAX_CHARACTERS, check

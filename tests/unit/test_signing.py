@@ -16,11 +16,11 @@ from app.domain.features import Catalogue
 from app.errors import NotAnsweringError, NotFoundError, SettingsError, UnavailableError, UsageError
 from app.ops.model_checks import make_key, sign
 from app.settings import load_settings
-from app.stages.model_supply import ModelSupply
+from app.stages.loaded_models import ModelSupply
 from app.stages.scoring_models import ModelNeeded
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.artifact_folders import SHIPPED, ArtifactFolders, Entry
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from models.signing import SignatureError, new_key, sign_manifest
 from models.trusted_artifacts import Trust
 
@@ -267,7 +267,7 @@ def test_a_model_without_its_file_is_not_registered(tmp_path, monkeypatch):
 async def test_a_worker_that_meets_an_unsigned_model_waits_and_goes_on_once_it_is_signed(
     tmp_path, monkeypatch, challenger
 ):
-    monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("app.stages.loaded_models._RETRY_SECONDS", 0.001)
     folder = signed(tmp_path / "m", pem=None).folder
     holder = ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, trust=Trust(keys=(PUBLIC,)))
     supply = ModelSupply(holder.by_hash)

@@ -28,9 +28,9 @@ from app.ops.model_checks import check_model
 from app.settings import load_settings
 from models.artifact import load_artifact, read_manifest
 from models.artifact_folders import ArtifactFolders, Entry
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from models.scoring import AnomalyScorer, build_scorer
-from models.shipped import FORMER, SHIPPED
+from models.shipped_models import FORMER, SHIPPED
 from models.skops_file import MAGIC, UntrustedTypeError, _check_trees, pack, unpack
 from models.training_candidates import KINDS, candidates_of
 

@@ -12,7 +12,7 @@ from app.cli.command_errors import run
 from app.errors import UsageError
 from app.ops.train_from_cassandra import Gathering, gather
 from app.settings import Settings
-from models.examples import Examples
+from models.training_examples import Examples
 from tests.builders import T0, tx_bytes
 from tests.verify_world import MemoryLog, VerifyWorld
 

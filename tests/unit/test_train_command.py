@@ -21,7 +21,7 @@ from app.ops.train_from_files import read_labelled
 from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 
 MAPPING = RECIPES["handbook"].mapping
 HANDBOOK_OPTIONS = FileOptions(mapping=MAPPING, times=TimeRules(ZoneInfo("UTC")))

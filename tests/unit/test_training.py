@@ -40,10 +40,10 @@ from models.evaluation_sets import (
     on_known_cards,
     rank,
 )
-from models.examples import Examples
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from models.splits import split_by_time
 from models.training_candidates import LOGISTIC_C, fit_best, refit
+from models.training_examples import Examples
 
 START = 1_735_689_600_000
 CONFIG = SimulationConfig(cards=60, terminals=40, days=60, start_ms=START, seed=3)

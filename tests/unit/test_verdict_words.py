@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.transaction import DeadRecordError
 from app.domain.verdict_words import verdict_of
-from app.ops.files.source import MalformedRecordError
+from app.ops.files.file_source import MalformedRecordError
 from app.ops.files.verdict_columns import verdict
 from app.wire.label_records import parse_label
 from tests.builders import T0

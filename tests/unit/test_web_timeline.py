@@ -15,7 +15,7 @@ from app.settings import load_settings
 from app.stages.deployed_features import catalogue_of
 from app.web.key_owner import OwnedElsewhere, Unowned
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from tests.builders import T0
 from tests.unit.test_web_alerts import alert
 from tests.unit.test_web_views import HTML, JSON, Tags, prediction

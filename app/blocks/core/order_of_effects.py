@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from app.blocks.core.forwarded_position import InFlightBlock
+from app.blocks.core.alignment_position import InFlightBlock
 from app.blocks.core.interfaces import Ports, wake_when_done
 from app.blocks.core.row_groups import Row, chunk_groups
 from app.errors import ForeignWriterError

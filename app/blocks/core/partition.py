@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Hashable
 from typing import Any
 
+from app.blocks.core.alignment_position import ForwardedPosition, InFlightBlock
 from app.blocks.core.event_loop_turns import Pulse
-from app.blocks.core.forwarded_position import ForwardedPosition, InFlightBlock
 from app.blocks.core.interfaces import (
     AlignedHandler,
     AlignmentGate,

@@ -17,7 +17,7 @@ from faust.assignor.cluster_assignment import ClusterAssignment
 from faust.assignor.copartitioned_assignor import CopartitionedAssignor
 from faust.assignor.partition_assignor import PartitionAssignor
 
-from app.blocks.core.standbys import Place, place_standbys
+from app.blocks.core.standby_placement import Place, place_standbys
 
 
 class PlacedMetadata(  # type: ignore[call-arg]

@@ -1,6 +1,7 @@
 """The rules and list entries that are in force: a value, of which every change makes the next one.
 
-All of it is in the row that says what decides on a partition (`app.domain.in_force.InForce`): its size is bounded.
+All of it is in the row that says what decides on a partition (`app.domain.changes_in_force.InForce`): its size is
+bounded.
 """
 
 import re

@@ -21,8 +21,8 @@ import orjson
 from app.blocks.core.partition import Handler
 from app.blocks.core.row_groups import RowGroup
 from app.cassandra.prediction_rows import RowPacker
+from app.domain.changes_in_force import InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import InForce
 from app.domain.label_outcomes import TerminalStage
 from app.domain.transaction import Transaction
 from app.domain.transaction_outcomes import CardStage
@@ -50,7 +50,7 @@ from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import prediction_message
 from app.wire.prediction_fields import OUTPUT_FIELDS
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 
 #: A backlog as a run over servers has it.
 _CARDS, _TERMINALS = 5_000, 10_000

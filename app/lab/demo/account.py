@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app.domain.flags import CONFLICTING, LATE, OUT_OF_ORDER
+from app.domain.prediction_flags import CONFLICTING, LATE, OUT_OF_ORDER
 from app.lab.demo.fraud_kinds import GENUINE, is_flagged
 from app.ops.verification.topic_log import Log, Offsets
 from app.topics import TopicSpec

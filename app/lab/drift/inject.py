@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.flags import CONFLICTING, LATE
+from app.domain.prediction_flags import CONFLICTING, LATE
 from app.durations import DAY_MS
 from app.errors import UsageError
 from app.lab.drift.faults import FAULTS, Arrival, Fault
@@ -30,9 +30,9 @@ from app.quality.drift_comparison import (
 from app.settings import Settings
 from app.stages.deployed_features import catalogue_of
 from models.artifact_folders import ArtifactFolders
-from models.examples import Examples
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 from models.training_distribution import WINDOW, Distribution, read_distribution
+from models.training_examples import Examples
 
 #: 2025-01-01, a Wednesday.
 _FROM_MS = 1_735_689_600_000

@@ -15,9 +15,9 @@ from app.ops.feature_choice import choose_features
 from app.settings import Settings
 from models.backtest import judge_weeks
 from models.evaluation_sets import card_precision, on_known_cards, rank
-from models.examples import Examples
 from models.splits import Periods, split_by_periods
 from models.training_candidates import Fitted, Floats, candidates_of, fit_best
+from models.training_examples import Examples
 
 #: The Handbook's regularisation; scikit-learn's default.
 _ITS_OWN: Mapping[str, float] = {"C": 1}

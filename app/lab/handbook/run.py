@@ -24,7 +24,7 @@ from app.ops.verification.totals import PLACES
 from app.ops.verify import verify
 from app.settings import Settings
 from models.artifact import load_artifact
-from models.examples import Examples
+from models.training_examples import Examples
 
 #: Shows one piece of work: text and length in, what to tell the progress to out.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

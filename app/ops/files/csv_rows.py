@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import UsageError
-from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
+from app.ops.files.file_source import UNREADABLE, MalformedRecordError, Row, Source
 from app.ops.files.text_encoding import MAX_LINE, open_text
 
 #: What Excel writes in front of the header, and reads.

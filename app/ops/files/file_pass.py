@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from app.errors import UsageError
-from app.ops.files.source import MalformedRecordError, Source
+from app.ops.files.file_source import MalformedRecordError, Source
 
 Item = TypeVar("Item")
 #: Rows that are looked at after the first one was refused, to know whether leaving it out is a remedy.

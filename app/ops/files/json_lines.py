@@ -11,7 +11,7 @@ import orjson
 from app.domain.json_limits import refuse_repeated_keys
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
-from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
+from app.ops.files.file_source import UNREADABLE, MalformedRecordError, Row, Source
 from app.ops.files.text_encoding import MAX_LINE, open_text
 
 #: Records and bytes that are read ahead to learn which fields the file has.

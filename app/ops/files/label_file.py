@@ -11,14 +11,14 @@ import orjson
 from app.domain.transaction import DeadRecordError
 from app.errors import UsageError
 from app.ops.files.columns import FileOptions
-from app.ops.files.derived import apply_recipe
+from app.ops.files.derived_columns import apply_recipe
+from app.ops.files.file_ids import ID_FIELDS, id_text, is_missing
 from app.ops.files.file_pass import FilePass
+from app.ops.files.file_source import MalformedRecordError, Source
 from app.ops.files.file_times import EventTimeError, EventTimeReader
-from app.ops.files.identifiers import ID_FIELDS, id_text, is_missing
 from app.ops.files.json_lines import JsonNumber, values_of
 from app.ops.files.label_columns import usual_label
 from app.ops.files.opening import open_source
-from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.verdict_columns import verdict
 from app.wire.label_records import parse_label
 

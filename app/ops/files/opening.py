@@ -7,10 +7,10 @@ from pathlib import Path
 from app.errors import UsageError
 from app.ops.files.columns import ColumnPlan, FileOptions, make_plan
 from app.ops.files.csv_rows import CsvSource
-from app.ops.files.derived import apply_recipe
+from app.ops.files.derived_columns import apply_recipe
+from app.ops.files.file_source import EmptySource, Source
 from app.ops.files.json_lines import JsonSource
 from app.ops.files.parquet_rows import ParquetSource
-from app.ops.files.source import EmptySource, Source
 from app.ops.files.suffixes import file_format
 
 _KINDS: dict[str, type[Source]] = {

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import UsageError
-from app.ops.files.identifiers import ID_FIELDS
-from app.ops.files.source import Row, Source
+from app.ops.files.file_ids import ID_FIELDS
+from app.ops.files.file_source import Row, Source
 from app.ops.pyarrow_extra import require_pyarrow
 
 _BATCH_ROWS = 2_000

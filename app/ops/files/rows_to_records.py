@@ -14,10 +14,10 @@ import orjson
 
 from app.ops.files.amount_rounding import MONEY, PLAIN_AMOUNT, amount_text
 from app.ops.files.columns import KNOWN, REQUIRED, ColumnPlan
+from app.ops.files.file_ids import ID_FIELDS, id_text
+from app.ops.files.file_source import MalformedRecordError
 from app.ops.files.file_times import EventTimeError, EventTimeReader
-from app.ops.files.identifiers import ID_FIELDS, id_text
 from app.ops.files.json_lines import JsonNumber, value_of
-from app.ops.files.source import MalformedRecordError
 
 #: Kafka key, value, event time in epoch milliseconds.
 Item = tuple[bytes, bytes, int]

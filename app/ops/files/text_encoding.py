@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.errors import UsageError
-from app.ops.files.source import UNREADABLE
+from app.ops.files.file_source import UNREADABLE
 
 #: Bytes read at a time.
 BUFFER = 1 << 20

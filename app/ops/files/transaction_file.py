@@ -14,11 +14,11 @@ from app.errors import UsageError
 from app.ops.files.columns import KNOWN, ColumnPlan, FileOptions
 from app.ops.files.doubtful_ids import DoubtfulIds
 from app.ops.files.file_pass import FilePass
+from app.ops.files.file_source import MalformedRecordError, Source
 from app.ops.files.json_lines import JsonSource, value_of
 from app.ops.files.label_columns import is_answer, usual_label
 from app.ops.files.opening import open_rows, open_source
 from app.ops.files.rows_to_records import Converter
-from app.ops.files.source import MalformedRecordError, Source
 from app.ops.files.suffixes import file_format
 from app.ops.files.verdict_columns import verdict
 from app.wire.input_records import MAX_RECORD_BYTES, RecordRules, parse_transaction

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 
 from app.domain.verdict_words import ACCEPTED_VERDICTS, verdict_of
+from app.ops.files.file_source import MalformedRecordError
 from app.ops.files.json_lines import JsonNumber
-from app.ops.files.source import MalformedRecordError
 
 
 def verdict(value: Any, column: str) -> bool:

@@ -17,8 +17,8 @@ from app.domain.changes import (
     ModelChange,
     RuleChange,
 )
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
-from app.domain.in_force import EarlierModel, InForce
 from app.domain.rules import NO_RULES, RuleSet
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError
 from app.kafka.change_history import ChangeHistory, read_history
@@ -30,7 +30,7 @@ from app.stages.scoring_models import UnloadableModel, is_refused
 from app.wire.control_records import ChangeMessage, Message, encode_change
 from app.wire.enriched_records import ENRICHED_VERSION, EnrichedBatch
 from models.artifact_folders import is_path
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 
 
 @dataclass(frozen=True)

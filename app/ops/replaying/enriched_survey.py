@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.flags import CONFLICTING
+from app.domain.prediction_flags import CONFLICTING
 from app.errors import UsageError
 from app.ops.replaying.look_back_bounds import ReplayRange
 from app.wire.control_records import ChangeMessage, decode_message

@@ -17,9 +17,9 @@ import orjson
 from app.domain.alert_policy import AlertPolicy
 from app.domain.rules import RuleSet
 from app.ops.reference_alerts import REPEATED, AlertPolicyAt, alert_id, flagged
-from app.ops.verification.alert_rows import CELLS, as_row, different, hashes, key_of
 from app.ops.verification.findings import Findings
 from app.ops.verification.ledger import FoundIn, Ledger, SourcePage
+from app.ops.verification.stored_alerts import CELLS, as_row, different, hashes, key_of
 from app.scoring_deployment import is_anothers
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.domain.transaction import DeadRecordError
 from app.ops.reference import TerminalReference, WaitingLabel
 from app.ops.verification.ledger import (
@@ -19,7 +19,7 @@ from app.ops.verification.ledger import (
     SourcePage,
     decision_of,
 )
-from app.ops.verification.phases import Phase
+from app.ops.verification.partition_count_phases import Phase
 from app.ops.verification.verify_run import VerifyRun
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.enriched_records import EnrichedBatch, EnrichedItem

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
 from app.domain.features import Catalogue
-from app.domain.flags import ANOMALY, CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
-from app.domain.in_force import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
+from app.domain.prediction_flags import ANOMALY, CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.rules import RuleSet
 from app.ops.reference import ReferenceOutcome
 

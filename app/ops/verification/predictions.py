@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.flags import ANOMALY
-from app.domain.in_force import Challenger
+from app.domain.changes_in_force import Challenger
+from app.domain.prediction_flags import ANOMALY
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share
 from app.ops.reference_rules import outcome

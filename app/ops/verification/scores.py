@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from app.cassandra.fetched_models import holder_of
-from app.domain.flags import ANOMALY
+from app.domain.prediction_flags import ANOMALY
 from app.errors import FraudstreamError
 from app.ops.row_by_row_scores import of_each, scores_of_each
 from app.ops.verification.ledger import CERTAIN, FeatureList, FoundIn, SourcePage
 from app.ops.verification.verify_run import VerifyRun
 from models.manifest import HASH_DIGITS
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 
 _CHUNK = 5_000
 #: Reasons are worked out for so many records of each page, evenly spread: with a forest one takes milliseconds.

@@ -8,9 +8,9 @@ import numpy as np
 
 from app.ops.verification.alerts import MissingAlertExcuses
 from app.ops.verification.alerts import conclude as conclude_alerts
-from app.ops.verification.cassandra_rows import RowReader
 from app.ops.verification.ledger import PREDICTED, ExpectedOutcome, FoundIn, RecordFault, SourcePage
 from app.ops.verification.refunds import RefundRows
+from app.ops.verification.stored_predictions import RowReader
 from app.ops.verification.topic_log import Reached
 from app.ops.verification.verify_run import VerifyRun
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from app.domain.changes import AnyChange
-from app.domain.in_force import InForce
+from app.domain.changes_in_force import InForce
 from app.kafka.schema_registry import fetched_schemas
 from app.ops.reference import ReferenceRules, murmur2_partition
 from app.ops.verification.alerts import AlertLedger

@@ -29,7 +29,7 @@ from app.stages.block_rows import BlockRows, row_rules
 from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import prediction_message
 from models.artifact_folders import artifact_folders
-from models.model_cache import ModelHolder
+from models.model_loader import ModelHolder
 from tables import block_table
 
 EVENTS, WARM_UP = int(os.environ["BENCH_EVENTS"]), int(os.environ["BENCH_WARM_UP"])

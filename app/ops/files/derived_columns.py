@@ -12,9 +12,9 @@ from typing import Any
 
 from app.errors import UsageError
 from app.ops.files.dataset_recipes import Recipe, RelativeTimes
-from app.ops.files.identifiers import is_missing
+from app.ops.files.file_ids import is_missing
+from app.ops.files.file_source import UNREADABLE, MalformedRecordError, Row, Source
 from app.ops.files.json_lines import values_of
-from app.ops.files.source import UNREADABLE, MalformedRecordError, Row, Source
 
 #: Bytes of a file's beginning that tell it from another file.
 _DIGESTED = 4_096

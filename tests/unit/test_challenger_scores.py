@@ -19,22 +19,22 @@ from sklearn.linear_model import LogisticRegression
 
 from app.cli import model_challengers
 from app.domain.changes import ChallengerChange, ModelChange, ThresholdChange
-from app.domain.in_force import MAX_CHALLENGERS, Challenger, InForce
+from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, InForce
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.reference import in_share
 from app.ops.replaying.look_back_bounds import Bound, ReplayRange
 from app.settings import load_settings
-from app.stages.challengers import Challengers
+from app.stages.challenger_scores import Challengers
 from app.stages.deployed_features import catalogue_of
-from app.stages.model_supply import ModelSupply
+from app.stages.loaded_models import ModelSupply
 from app.stages.reserved_rows import in_force_row, read_in_force
 from app.stages.scoring_models import LoadedChallenger, ModelNeeded, ScoringModels, UnloadableModel
 from app.wire.control_records import ChangeMessage, decode_message
 from app.wire.prediction_fields import ADDED, names_of
 from models.artifact import load_artifact, save_artifact
 from models.artifact_folders import artifact_folders
-from models.model_cache import Model, ModelHolder
+from models.model_loader import Model, ModelHolder
 from models.signing import SignatureError
 from tests.builders import T0, tx_bytes
 from tests.property.test_replay import replayed
@@ -317,7 +317,7 @@ class TestSupply:
     async def test_one_that_cannot_be_loaded_now_is_waited_for(
         self, error: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("app.stages.model_supply._RETRY_SECONDS", 0.001)
+        monkeypatch.setattr("app.stages.loaded_models._RETRY_SECONDS", 0.001)
         supply = self.supply(error)
         await supply.obtain(ModelNeeded("a", challenger=True))
         assert isinstance(supply.challenger("a"), Fixed)
@@ -347,7 +347,7 @@ class TestSupply:
         await supply.try_challenger("a")
         assert isinstance(supply.challenger("a"), UnloadableModel)
         assert not supply._tasks, "not yet"
-        monkeypatch.setattr("app.stages.model_supply._AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("app.stages.loaded_models._AGAIN_SECONDS", 0.0)
         supply = self.supply(UsageError("a chunk is missing"))
         await supply.try_challenger("a")
         assert isinstance(supply.challenger("a"), UnloadableModel)

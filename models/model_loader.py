@@ -11,7 +11,7 @@ from models.artifact import check_content, load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
 from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
-from models.shipped import SHIPPED
+from models.shipped_models import SHIPPED
 from models.trusted_artifacts import Trust
 
 
