@@ -13,7 +13,7 @@ from app.settings import Settings, load_settings
 from models.manifest import HASH_DIGITS
 
 if TYPE_CHECKING:
-    from app.domain.changes_in_force import Challenger
+    from app.domain.challengers import Challenger
 
 stop_option = click.option("--stop", is_flag=True, help="Stop it.")
 threshold_option = click.option(

@@ -5,7 +5,6 @@ import click
 from app.errors import UsageError
 
 _ROLES = ("viewer", "analyst", "operator")
-_LEAST_CHARACTERS = 12
 
 _role = click.option(
     "--role",
@@ -30,13 +29,13 @@ def users() -> None:
 @_role
 def add(name: str, role: str) -> None:
     """Ask for a password and print the line of a user."""
-    from app.web.access.users import password_line
+    from app.web.access.users import LEAST_PASSWORD_CHARACTERS, password_line
 
     password = click.prompt(
         f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True
     )
-    if len(password) < _LEAST_CHARACTERS:
-        msg = f"a password needs at least {_LEAST_CHARACTERS} characters"
+    if len(password) < LEAST_PASSWORD_CHARACTERS:
+        msg = f"a password needs at least {LEAST_PASSWORD_CHARACTERS} characters"
         raise UsageError(msg)
     click.echo(password_line(_checked(name), role, password))
 

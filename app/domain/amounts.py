@@ -6,6 +6,8 @@ from typing import Any
 
 from app.domain.transaction import DeadRecordError
 
+#: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
+MAX_MINOR_UNITS = 10**11
 #: Shifts the decimal point without rounding: the default context keeps only 28 digits.
 _EXACT = Context(prec=MAX_PREC)
 _DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)

@@ -14,9 +14,10 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NodeNotReadyError, for_code
 
 from app.blocks.faust import kafka_connections  # noqa: F401  bounds what every client reads
+from app.blocks.faust.decompression import EXPANSION
 from app.blocks.faust.fatal_errors import forbidden
 from app.blocks.faust.fetch_parsing import watch
-from app.blocks.faust.unreadable_batches import EXPANSION, UnreadableBatchPolicy
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import NotAnsweringError, UnavailableError
 from app.kafka.credentials import refusal, security
 from app.server_addresses import resolve_broker

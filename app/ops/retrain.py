@@ -16,8 +16,8 @@ from app.cassandra.command_lock import command_lock
 from app.cassandra.fetched_models import entry_of
 from app.cassandra.model_registry import list_registered
 from app.display import iso
+from app.domain.challengers import MAX_CHALLENGERS, Challenger
 from app.domain.changes import AnyChange, ChallengerChange, LoadChange, ModelChange
-from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger
 from app.durations import format_duration
 from app.errors import NotFoundError, TooFewSamplesError, UsageError
 from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes

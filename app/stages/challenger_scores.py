@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from app.domain.changes_in_force import Challenger
+from app.domain.challengers import Challenger
 from app.stages.scoring_models import LoadedChallenger, Model, ScoringModels, checked, of_each_row
 from app.wire.prediction_fields import SHADOW_FLAGGED, SHADOW_SCORES
 

@@ -5,7 +5,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from app.domain.changes_in_force import Challenger, EarlierModel, RevertibleChange
+from app.domain.challengers import Challenger
+from app.domain.changes_in_force import EarlierModel, RevertibleChange
 from app.errors import UsageError
 from models.signing import SignatureError
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from app.domain.amounts import is_currency, parse_minor_units
+from app.domain.amounts import MAX_MINOR_UNITS, is_currency, parse_minor_units
 from app.domain.debezium import is_envelope, is_wrapped
 from app.domain.event_times import TimeUnit, parse_moment_ms
 from app.domain.features.own_features import OwnField
@@ -38,8 +38,6 @@ __all__ = ["MAX_ID_BYTES", "RecordRules", "SourceRecord", "parse_transaction"]
 SCHEMA_VERSIONS = (1,)
 #: Largest value of a source record, where no other limit is given.
 MAX_RECORD_BYTES = 1 << 20
-#: Larger amounts are mistakes (a thousand million euros); running totals stay within 64 bits.
-MAX_MINOR_UNITS = 10**11
 #: An amount of more digits than a double is sure to hold, or so small that it may become zero.
 _long_amount = re.compile(rb'amount"\s*:\s*-?(?:[\d.]{16}|[\d.]+[eE]-\d{3})').search
 _IDS = ("transaction_id", "card_id", "terminal_id")

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.cassandra.prediction_rows import RowPacker
-from app.domain.changes_in_force import Challenger, InForce
+from app.domain.challengers import Challenger
+from app.domain.changes_in_force import InForce
 from app.domain.rules import RuleSet
 from app.lab.bench import stages
 from app.lab.bench.stage_store import MemoryRows, Record, build_changelog, build_outputs

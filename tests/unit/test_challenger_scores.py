@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 
 from app.cli import model_challengers
+from app.domain.challengers import MAX_CHALLENGERS, Challenger
 from app.domain.changes import ChallengerChange, ModelChange, ThresholdChange
-from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, InForce
+from app.domain.changes_in_force import InForce
 from app.errors import NotAnsweringError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
 from app.ops.reference import in_share

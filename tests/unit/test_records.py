@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.amounts import MAX_MINOR_UNITS, parse_minor_units
 from app.domain.refusal_reasons import (
     CHANGE_REASONS,
     LABEL_REASONS,
@@ -26,9 +27,7 @@ from app.domain.transaction import DeadRecordError, Transaction, hash_id
 from app.wire.dead_letters import dead_letter
 from app.wire.enriched_records import EnrichedItem, decode_enriched, encode_item, enriched_message
 from app.wire.input_records import (
-    MAX_MINOR_UNITS,
     RecordRules,
-    parse_minor_units,
     parse_transaction,
 )
 from app.wire.label_records import parse_label

@@ -14,8 +14,9 @@ import pytest
 
 from app.blocks.core.row_groups import chunk_groups
 from app.cli.rule_text import described_rule, trial_lines
+from app.domain.challengers import MAX_CHALLENGERS, Challenger
 from app.domain.changes import ListChange, RuleChange
-from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, InForce
+from app.domain.changes_in_force import InForce
 from app.domain.features.own_features import NOTHING, parse_own
 from app.domain.rules import Rule, RuleError, RulePolicy, RuleSet
 from app.domain.rules.defaults import default_rules

@@ -1,5 +1,8 @@
 """How much memory blocks may take, in bytes, over all partitions of a pipeline."""
 
+#: Records in flight count so many times: they are there, and their outputs are about as large.
+IN_FLIGHT_WEIGHT = 2
+
 
 class MemoryBudget:
     """Bytes of records that are here and not acknowledged.

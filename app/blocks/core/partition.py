@@ -21,16 +21,13 @@ from app.blocks.core.interfaces import (
     nothing_to_send,
     wake_when_done,
 )
-from app.blocks.core.memory_budget import MemoryBudget
+from app.blocks.core.memory_budget import IN_FLIGHT_WEIGHT, MemoryBudget
 from app.blocks.core.order_of_effects import Settling
 from app.blocks.core.rows_in_flight import NewestRows
 from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
 from app.blocks.core.waiting_task import Detour
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
-
-#: Records in flight count so many times: they are there, and their outputs are about as large.
-_IN_FLIGHT_WEIGHT = 2
 
 
 class Partition(NewestRows):
@@ -217,7 +214,7 @@ class Partition(NewestRows):
             self._ports.abandon(block)
         for step in self._steps:
             self._ports.abandon(step.block)
-            self._budget.add(-_IN_FLIGHT_WEIGHT * step.block.size)
+            self._budget.add(-IN_FLIGHT_WEIGHT * step.block.size)
             # rows that the sink holds would wait out an outage, to be written beside the next owner's
             if step.durable is not None:
                 step.durable.cancel()
@@ -325,7 +322,7 @@ class Partition(NewestRows):
             self._admit(block, Computed())
             return None
         self._begun = block
-        self._budget.add(_IN_FLIGHT_WEIGHT * block.size)  # the others of a pulse see it
+        self._budget.add(IN_FLIGHT_WEIGHT * block.size)  # the others of a pulse see it
         until = () if self._gate is None else (until_ms,)
         return Work(self.number, block.records, self, until, block.size)
 
@@ -334,7 +331,7 @@ class Partition(NewestRows):
         block, self._begun = self._begun, None
         if block is None:
             return
-        self._budget.add(-_IN_FLIGHT_WEIGHT * block.size)
+        self._budget.add(-IN_FLIGHT_WEIGHT * block.size)
         if not self._runs:
             return
         if computed.taken is None:
@@ -360,7 +357,7 @@ class Partition(NewestRows):
             for key, raw in rows:
                 self._overlay[key] = (self._number, raw)
         self._steps.append(step)
-        self._budget.add(_IN_FLIGHT_WEIGHT * block.size)
+        self._budget.add(IN_FLIGHT_WEIGHT * block.size)
         if self._gate is not None and len(self._steps) == 1:
             self._gate.started()
         if not block.whole:  # only now: what stands before the record that waits is not durable
@@ -428,7 +425,7 @@ class Partition(NewestRows):
                     if kept is not None and kept[0] <= newest:
                         del self._overlay[key]
             self._steps.popleft()
-            self._budget.add(-_IN_FLIGHT_WEIGHT * step.block.size)
+            self._budget.add(-IN_FLIGHT_WEIGHT * step.block.size)
             self.records_done += len(step.block.records)
             self.done_offset = step.block.end
             self._ports.finish(step.block)  # (5)

@@ -11,6 +11,8 @@ from app.blocks.core.memory_budget import MemoryBudget
 JOINED_RECORDS = 200
 #: Blocks are joined up to so many bytes, except where one block has more.
 _JOINED_BYTES = 1 << 20
+#: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
+MOST_BLOCKS = 2
 #: Forwarded blocks that wait for a fetch of what comes before them, another worker's records; with more, those are
 #: fetched, too.
 _FORWARDED_BLOCKS = 32

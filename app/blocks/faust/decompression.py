@@ -13,6 +13,11 @@ import cramjam
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 
+#: What the records of one compressed batch may expand to, as a multiple of the largest message of a deployment.
+EXPANSION = 64
+#: The same in bytes, where nothing else is said.
+EXPANSION_BYTES = 64 << 20
+
 _XERIAL = b"\x82SNAPPY\0"
 _XERIAL_HEADER = 16  # the mark and two versions
 _XERIAL_START = int.from_bytes(_XERIAL[:4], "big")

@@ -27,8 +27,9 @@ from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.structs import TopicPartition
 
 from app.blocks.faust import decompression
+from app.blocks.faust.decompression import EXPANSION_BYTES
 from app.blocks.faust.record_by_record import HEADER, Record, read_carefully
-from app.blocks.faust.unreadable_batches import EXPANSION_BYTES, UnreadableBatchPolicy
+from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.wire.unreadable import Unreadable
 
 #: So many bytes are expanded of one answer, and one batch more; the rest is fetched again.

@@ -15,7 +15,7 @@ from app.blocks.core.interfaces import AlignedHandler, Begun, ForwardedRecord, S
 from app.blocks.core.memory_budget import MemoryBudget
 from app.blocks.core.partition import Block, Handler, Partition
 from app.blocks.core.row_groups import Row
-from app.blocks.core.waiting_blocks import JOINED_RECORDS
+from app.blocks.core.waiting_blocks import JOINED_RECORDS, MOST_BLOCKS
 from app.blocks.faust.block_app import BlockApp
 from app.blocks.faust.block_table import BlockTable
 from app.blocks.faust.block_topic import BlockTopic
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 #: Until a partition's state is asked about again, when Kafka did not answer.
 _START_RETRY_SECONDS = 1.0
-#: A partition with more than this is not fetched for now, in full blocks: the next one is here when one is done.
-_BLOCKS_WAITING = 2
 
 
 class ForwardedToken(NamedTuple):
@@ -184,7 +182,7 @@ class Pipeline:
         Asked anew before each fetch: a remembered answer would have to be taken back wherever blocks are
         done or given up, and a partition for which that is forgotten once stands still for ever.
         """
-        most = _BLOCKS_WAITING * self._block_records
+        most = MOST_BLOCKS * self._block_records
         return {
             TP(self.topic, number)
             for number, partition in self.partitions.items()

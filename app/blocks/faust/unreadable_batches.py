@@ -4,12 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from app.blocks.faust.decompression import EXPANSION_BYTES
 from app.errors import DamagedLogError
 
-#: What the records of one compressed batch may expand to, as a multiple of the largest message of a deployment.
-EXPANSION = 64
-#: The same in bytes, where nothing else is said.
-EXPANSION_BYTES = 64 << 20
 #: A batch that does not fit its checksum is fetched so often before that is believed.
 _FETCHES = 3
 

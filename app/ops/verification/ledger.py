@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes_in_force import MAX_CHALLENGERS, Challenger, EarlierModel, InForce
+from app.domain.challengers import MAX_CHALLENGERS, Challenger
+from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.domain.prediction_flags import ANOMALY, CONFLICTING, HIGH_AMOUNT, LATE, OUT_OF_ORDER
 from app.domain.rules import RuleSet

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.domain.changes_in_force import Challenger
+from app.domain.challengers import Challenger
 from app.domain.prediction_flags import ANOMALY
 from app.domain.rules import RuleSet
 from app.ops.reference import in_share

@@ -15,6 +15,8 @@ from typing import Any
 from app.errors import SettingsError
 from app.web.roles import Role
 
+#: Fewest characters of a password.
+LEAST_PASSWORD_CHARACTERS = 12
 _TOKEN = "sha256:"  # noqa: S105
 _FORM = "write NAME ROLE HASH, as `fraudstream users` prints it"
 
