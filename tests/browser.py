@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import gzip
+import hashlib
 import itertools
 import json
 import shutil
@@ -12,6 +14,15 @@ from typing import Any
 
 import aiohttp
 
+#: axe-core 4.14.1: finds what keeps people with disabilities from using a page (tests/samples/axe).
+_AXE = Path(__file__).parent / "samples" / "axe" / "axe.min.js.gz"
+_AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+#: Without `preload`, axe fetches nothing, which the pages would refuse.
+_AUDIT = """
+axe.run({resultTypes: ["violations"], preload: false}).then((found) => found.violations
+  .filter((one) => ["serious", "critical"].includes(one.impact))
+  .map((one) => one.id + ": " + one.nodes.map((node) => node.html.slice(0, 200)).join(" | ")))
+"""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 #: Guards against hangs only: a busy machine is slow.
 _SECONDS = 60.0
@@ -75,6 +86,13 @@ class Browser:
                 f"(() => {{ try {{ return !!({condition}) }} catch {{ return false }} }})()"
             ):
                 await asyncio.sleep(0.05)
+
+    async def violations(self) -> list[str]:
+        """What axe-core calls serious or critical in the page as it looks now; only what is visible counts."""
+        if await self.run("typeof axe") == "undefined":
+            await self.run(await asyncio.to_thread(_axe))
+        found: list[str] = await self.run(_AUDIT)
+        return found
 
     async def click(self, selector: str) -> None:
         """Click on an element, once it is there."""
@@ -148,6 +166,12 @@ async def browser(folder: Path) -> AsyncIterator[Browser]:
     finally:
         process.kill()
         await process.wait()
+
+
+def _axe() -> str:
+    script = gzip.decompress(_AXE.read_bytes())
+    assert hashlib.sha256(script).hexdigest() == _AXE_SHA256
+    return script.decode()
 
 
 async def _pages(session: aiohttp.ClientSession, file: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 // Draws the curves of the page of quality, in place of the lines that stand there without scripts.
 
 const HEIGHT = 260;
+const AGAIN_MS = 2000;
 // x and y of a row of the data, and what a legend says of it
 const CHARTS = {
   precision: { x: 1, y: 2, names: ["recall", "precision"], more: { label: "from score", at: 0 } },
@@ -49,6 +50,14 @@ function draw() {
   }
 }
 
+// nothing moves under a reader until the figures are there (or the login has ended)
+async function measured() {
+  const answer = await fetch(location.href).catch(() => null);
+  if (answer && !(await answer.text()).includes('id="measuring"')) location.reload();
+  else setTimeout(measured, AGAIN_MS);
+}
+
+if (document.getElementById("measuring")) setTimeout(measured, AGAIN_MS);
 draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 let resizing = 0;
