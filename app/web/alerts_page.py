@@ -8,6 +8,7 @@ from aiohttp import web
 
 from app.cassandra.alert_queries import AlertQuery
 from app.domain.alert_policy import SEVERITIES
+from app.durations import format_duration
 from app.errors import UsageError
 from app.settings import Settings
 from app.web.replies import json_reply, page, wants_json
@@ -36,6 +37,7 @@ async def alerts(request: web.Request) -> web.Response:
         asked={name: asked.get(name, "") for name in _PARAMETERS},
         severities=SEVERITIES,
         digits=worker.settings.minor_unit_digits,
+        window=format_duration(worker.settings.alert_window),
     )
 
 
