@@ -81,7 +81,7 @@ def unpack(packed: bytes) -> Any:
         fitted = loads(plain, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:
         unknown = sorted({*get_untrusted_types(data=plain)} - {*TRUSTED})
-        msg = f"{', '.join(unknown)} is not among the types that a model may hold"
+        msg = f"{', '.join(unknown)} is not among the trusted types"
         raise UntrustedTypeError(msg) from error
     _check_trees(fitted)
     return fitted
@@ -112,7 +112,7 @@ def _inflated(packed: bytes) -> bytes:
                 # with a length, no more than that is inflated, whatever the size says
                 content = file.read(member.file_size)
             if content.startswith(b"PK"):  # its members would need limits, too
-                msg = "sparse matrices are not among what a model may hold"
+                msg = "sparse matrices are not supported"
                 raise UntrustedTypeError(msg)
             if name == _SCHEMA:
                 _check_references(json.loads(content))
@@ -235,7 +235,7 @@ def _check_trees(fitted: Any) -> None:
                 nodes[name].astype(np.int64) for name in ("left", "right", "feature_idx")
             )
             if nodes["is_categorical"].any():
-                msg = "splits of categorical features are not among what a model may hold"
+                msg = "splits of categorical features are not supported"
                 raise UntrustedTypeError(msg)
         places = np.arange(len(inner))
         follow = [(side > places) & (side < len(inner)) for side in (left, right)]
@@ -261,7 +261,7 @@ def _trees(
         inside = held
     elif isinstance(held, np.ndarray):
         if type(held) is not np.ndarray:  # a masked one hides what it holds
-            msg = f"{type(held).__name__} is not among the types that a model may hold"
+            msg = f"{type(held).__name__} is not among the trusted types"
             raise UntrustedTypeError(msg)
         inside = held.ravel().tolist() if held.dtype == object else ()
     elif isinstance(held, partial):

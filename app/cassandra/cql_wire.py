@@ -130,9 +130,7 @@ def read_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int, in
         msg = f"not a response of protocol v{VERSION}: {bytes(data[:HEADER_BYTES])!r}"
         raise ProtocolError(msg)
     if length > ANSWER_BYTES:
-        msg = (
-            f"an answer of {length} bytes is announced, the largest that is read has {ANSWER_BYTES}"
-        )
+        msg = f"the server announces an answer of {length} bytes; the limit is {ANSWER_BYTES}"
         raise ProtocolError(msg)
     return flags, stream, opcode, length
 

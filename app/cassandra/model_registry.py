@@ -114,7 +114,7 @@ def find_registered(session: Session, settings: Settings, wanted: str) -> Regist
         there = ", ".join(one.model for one in known) or "none"
         msg = (
             f"no model {wanted!r} is registered; there are: {there}; `fraudstream models register {wanted}` "
-            "registers one that is here"
+            "registers one from this machine"
         )
         raise NotFoundError(msg)
     return found[-1]

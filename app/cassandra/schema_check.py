@@ -51,7 +51,7 @@ def check_schema(session: Session, settings: Settings) -> None:
             raise SchemaError(msg)
         ttl = prediction_options(session, keyspace)["default_time_to_live"]
     if ttl != settings.ttl_seconds:
-        kept = format_duration(ttl * 1000) if ttl else "for ever"
+        kept = format_duration(ttl * 1000) if ttl else "forever"
         msg = (
             f"table {keyspace}.predictions keeps rows {kept}, but FRAUDSTREAM_PREDICTION_TTL is "
             f"{settings.prediction_ttl}: run `fraudstream migrate`"

@@ -37,7 +37,7 @@ def rows_seen(rows: Sequence[Row], text: str) -> list[Row] | None:
         ValueError: the text is invalid.
     """
     if not _SEEN.fullmatch(text):
-        msg = f"seen {text[:40]!r}: send what the alert has as `seen`"
+        msg = f"seen {text[:40]!r}: copy the field `seen` of the alert"
         raise ValueError(msg)
     *marks, digest = text.split("_")
     newest = {int(one.split("-")[0]): int(one.split("-")[1]) for one in marks}

@@ -31,7 +31,7 @@ def refuse_deep(fields: dict[str, Any]) -> None:
 
 
 def refuse_many(fields: dict[str, Any]) -> None:
-    """Check that an object has no more than `MAX_VALUES` values, those inside of others included.
+    """Check that an object has no more than `MAX_VALUES` values, including nested ones.
 
     Raises:
         DeadRecordError: it has.
@@ -48,7 +48,7 @@ def refuse_many(fields: dict[str, Any]) -> None:
 
 
 def _too_many() -> DeadRecordError:
-    msg = f"the object has more than {MAX_VALUES:,} values, those inside of others included"
+    msg = f"the object has more than {MAX_VALUES:,} values, including nested ones"
     return DeadRecordError("too_many_values", msg)
 
 

@@ -147,7 +147,7 @@ def about_many(notices: Sequence[Notice], digits: int, pages: str | None = None)
 
 def test_message(route: str) -> Message:
     """What `fraudstream alerts test-notify` sends."""
-    text = "a test: no alert has happened"
+    text = "this is a test: there is no alert"
     return Message(
         f"test-{route}",
         SEVERITIES[0],

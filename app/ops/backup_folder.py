@@ -94,7 +94,7 @@ def backup(settings: Settings, folder: Path, *, rows: bool, progress: Progress) 
     if folder.exists() and (
         not folder.is_dir() or {one.name for one in folder.iterdir()} - _NOT_OURS
     ):
-        msg = f"{folder} is there already, and not an empty folder: give a new one"
+        msg = f"{folder} exists and is not an empty folder: choose a new one"
         raise UsageError(msg)
     is_new = not folder.exists()
     require_writable(folder, _ELSEWHERE)
@@ -163,7 +163,7 @@ def restore(
             or not file.exists()
             or _sha256(file) != known.sha256
         ):
-            msg = f"{file} is missing or not what {_MANIFEST} says: restore from another backup"
+            msg = f"{file} is missing or does not match {_MANIFEST}: restore from another backup"
             raise UsageError(msg)
     with connected(settings) as session:
         check_schema(session, settings)

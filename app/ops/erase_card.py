@@ -136,7 +136,7 @@ async def refuse_old_changelogs(settings: Settings) -> None:
     _, changelogs = earlier_names(settings)
     if there := await partition_counts(settings, changelogs):
         msg = (
-            f"{', '.join(there)} may have the card, and nobody writes there any more: delete them first with "
+            f"the changelogs of an earlier generation may contain the card: {', '.join(there)}; delete them first with "
             "`fraudstream repartition --finish`; nothing has changed"
         )
         raise UsageError(msg)
@@ -342,8 +342,8 @@ async def settled(log: Log, timeout_seconds: float, progress: Progress) -> None:
     for topic in (topics.labels, topics.transactions, topics.transactions):
         if not await _processed(log, topic, await log.ends(topic), deadline, progress):
             msg = (
-                f"workers have not processed {topic.name} within {timeout_seconds:g} s; the card is off the lists, "
-                "but nothing else was erased: start them, and run the command again"
+                f"workers have not processed {topic.name} within {timeout_seconds:g} s; the card was taken off the "
+                "lists, but nothing else was erased: start them, and run the command again"
             )
             raise UnavailableError(msg)
 

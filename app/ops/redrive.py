@@ -98,8 +98,8 @@ async def redrive(
         except (KafkaError, NotAnsweringError) as error:
             broker = kwargs["bootstrap_servers"]
             msg = (
-                f"Kafka at {broker} refuses: {error!r}; {done.sent.total():,} records are sent "
-                "for certain: run it again; records sent twice are recognised as duplicates"
+                f"Kafka at {broker} refuses: {error!r}; at least {done.sent.total():,} records "
+                "were sent: run it again; records sent twice are recognised as duplicates"
             )
             raise UnavailableError(msg) from error
     return done
@@ -132,7 +132,7 @@ def _unfit(letter: DeadLetter, topic: str) -> str | None:
         return "it is not a dead-letter record of this deployment: its source is unknown"
     origin = letter.source.rsplit("/", 2)[0]
     if origin != topic:
-        return f"it is from {origin}, but records are sent back to {topic} only; send a label "
+        return f"it is from {origin}, but records were sent back to {topic} only; send a label "
         "again with `fraudstream label`"
     lacks = _lacks(letter, headers)
     return None if lacks is None else f"{lacks}: send it again from its producer"

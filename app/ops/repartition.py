@@ -130,8 +130,8 @@ async def refuse_members(settings: Settings) -> None:
     """
     if members := await group_members(settings):
         msg = (
-            f"the consumer group {settings.deployment} has {members} members: stop all workers; one that was killed is "
-            "a member until FRAUDSTREAM_SESSION_TIMEOUT is over"
+            f"the consumer group {settings.deployment} has {members} members: stop all workers; a killed worker "
+            "remains a member until FRAUDSTREAM_SESSION_TIMEOUT has passed"
         )
         raise UsageError(msg)
 

@@ -67,7 +67,7 @@ def read_key(
     """
     key = identifier.encode()
     if load(head_key(key)) is None:
-        msg = f"no {kind} {identifier!r}: no transaction names it"
+        msg = f"no {kind} {identifier!r}: no transaction contains it"
         raise NotFoundError(msg)
     settings = worker.settings
     row = WindowRow.read(key, row_rules(settings), load)

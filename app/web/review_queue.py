@@ -287,7 +287,9 @@ def _about(alert: Alert, seen: str | Collection[str] | None) -> tuple[str, ...]:
         if rows is None:
             if not alert.todo:
                 return ()
-            raise RefusedError(409, "the transactions of the alert have changed: look at it again")
+            raise RefusedError(
+                409, "the transactions of the alert have changed: load the page again"
+            )
         return tuple(row["transaction_id"] for row in rows)
     ids = (row["transaction_id"] for row in alert.todo)
     return tuple(name for name in ids if seen is None or name in seen)

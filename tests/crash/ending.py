@@ -112,7 +112,7 @@ def figures(
     yield "rebuilt states", f"{states.keys:,}, all equal"
     yield "labels in states", f"{states.marked:,}"
     yield "kills", f"{sum(done[act] for act in KILLS)}, {done[Act.WIPE]} with a wiped state folder"
-    yield "workers moved", str(done[Act.ADD] + done[Act.REMOVE])
+    yield "joins and leaves", str(done[Act.ADD] + done[Act.REMOVE])
     yield "zombies", str(done[Act.ZOMBIE])
     for server in ("Kafka", "Cassandra"):
         name = server.lower()

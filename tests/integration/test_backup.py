@@ -152,7 +152,7 @@ def test_saved_and_restored(
     damaged = folder / "models.msgpack.gz"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert run(["restore", str(folder)]) == 2
-    assert "models.msgpack.gz is missing or not what backup.json says" in capsys.readouterr().err
+    assert "models.msgpack.gz is missing or does not match backup.json" in capsys.readouterr().err
     (folder / "backup.json").unlink()
     assert run(["restore", str(folder)]) == 4
     assert "there is no backup in" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_an_unknown_card_is_one_line(
     assert run(["card", "nope", "--url", worker.url]) == 4
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == "fraudstream: no card 'nope': no transaction names it\n"
+    assert shown.err == "fraudstream: no card 'nope': no transaction contains it\n"
 
 
 def test_a_card_that_cannot_be_read_just_now(

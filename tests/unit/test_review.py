@@ -426,9 +426,9 @@ async def test_a_verdict_is_not_about_what_came_late_between_what_was_seen() -> 
     await queue.next("ann")
     seen = seen_of(one.todo)
     one.transactions += alert(2, card="c", source_offset=3).transactions
-    with pytest.raises(RefusedError, match="look at it again"):
+    with pytest.raises(RefusedError, match="load the page again"):
         await queue.decide("ann", one.alert_id, "fraud", seen, "")
-    with pytest.raises(UsageError, match="send what the alert has"):
+    with pytest.raises(UsageError, match="copy the field `seen`"):
         await queue.decide("ann", one.alert_id, "fraud", "nonsense", "")
     assert worker.labels == []
 

@@ -132,9 +132,7 @@ class Planted:
 
 
 def test_a_type_that_is_not_trusted_is_named():
-    with pytest.raises(
-        UntrustedTypeError, match=r"Planted is not among the types that a model may hold"
-    ):
+    with pytest.raises(UntrustedTypeError, match=r"Planted is not among the trusted types"):
         pack({"model": Planted(), "anomaly": None})
     with pytest.raises(UntrustedTypeError, match=r"Planted is not among"):
         unpack(skops.io.dumps(Planted()))
@@ -244,7 +242,9 @@ def test_no_tree_hides_in_a_masked_array(hidden_in):
                 told[name] = masked(told[name])
         return told
 
-    with pytest.raises(UntrustedTypeError, match="damaged|MaskedArray is not among the types"):
+    with pytest.raises(
+        UntrustedTypeError, match="damaged|MaskedArray is not among the trusted types"
+    ):
         unpack(rewritten(packed, hide))
 
 

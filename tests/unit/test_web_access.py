@@ -389,7 +389,7 @@ async def test_each_change_leaves_a_record(users: Path, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("text", "says"),
     [("ann analyst", "line 1: write NAME ROLE HASH"), ("ann analyst plain", "line 1: write NAME"),
-     (f"\nann boss {VIEWER[1].split()[2]}", "line 2: 'boss' is not a role; there are viewer, analyst, operator"),
+     (f"\nann boss {VIEWER[1].split()[2]}", "line 2: 'boss' is not a web role; choose viewer, analyst, operator"),
      (f"{VIEWER[1]}\n{VIEWER[1]}", "line 2: there is already a 'prom'")],
     ids=["no hash", "no such hash", "no such role", "twice"],  # the hashes differ from process to process
 )  # fmt: skip

@@ -100,7 +100,7 @@ class CsvSource(Source):
         try:
             cells = self._cells(first, delimiter)
         except csv.Error as error:
-            msg = f"{place}, not the names of columns: {error}"
+            msg = f"{place} does not contain column names: {error}"
             raise UsageError(msg) from error
         names = tuple(_LINE_FEEDS.sub(" ", name.strip()) for name in cells)
         named = [name for name in names if name]

@@ -157,7 +157,7 @@ def _parse(line: str, where: str) -> User:
     name, role, hashed = parts
     known = [one.title for one in Role if one is not Role.PUBLIC]
     if role not in known:
-        msg = f"{where}: {role!r} is not a role; there are {', '.join(known)}"
+        msg = f"{where}: {role!r} is not a web role; choose {', '.join(known)}"
         raise SettingsError(msg)
     return User(name, Role[role.upper()], hashed)
 
