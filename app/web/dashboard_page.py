@@ -26,7 +26,7 @@ _RECONNECT_MS = 300
 _MOST_STREAMS, _FULL_SECONDS = 50, 10
 STREAMS = web.AppKey("streams", set[object])
 #: The parts of the page that change.
-_PARTS = ("strip", "waits", "recent", "held")
+_PARTS = ("figures", "waits", "alerts", "partitions")
 #: The order in which people think of outcomes; any other comes behind.
 _OUTCOMES = (
     "enriched", "scored", "late", "conflicting", "duplicate", "refund", "dead", "moved", "replayed",
@@ -43,7 +43,7 @@ async def index(request: web.Request) -> web.Response:
     live = request.app[LIVE]
     await live.refresh()
     return page(
-        "index.html",
+        "dashboard.html",
         scripts=True,
         now=page_templates.now_text(time.time()),
         board=live.board(may_see_cards=may_see_cards),
@@ -189,7 +189,7 @@ def _frame(
 
 def _parts(live: DashboardData, may_see_cards: bool) -> dict[str, str]:
     board = live.board(may_see_cards=may_see_cards, since=float("inf"))
-    return {part: page_templates.render(f"live_{part}.html", board=board) for part in _PARTS}
+    return {part: page_templates.render(f"dashboard_{part}.html", board=board) for part in _PARTS}
 
 
 PAGES = (

@@ -104,13 +104,13 @@ async def test_the_dashboard_is_live(page: Browser, monkeypatch: pytest.MonkeyPa
         await page.open(server.make_url("/"))
         await page.until("document.getElementById('connection').innerText === 'Live'")
         await page.until("document.getElementById('strip').innerText.includes('1,000.0')")
-        assert HOSTILE in await page.run("document.getElementById('recent').innerText")
+        assert HOSTILE in await page.run("document.getElementById('alerts').innerText")
         # what changes is there without a reload, also after the stream began again
         streams = "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/live'))"
         await page.until(f"{streams}.length > 1")
         worker.newest_alerts = [told(card="newcomer")]
         worker.not_ready = ["Kafka does not answer"]
-        await page.until("document.getElementById('recent').innerText.includes('newcomer')")
+        await page.until("document.getElementById('alerts').innerText.includes('newcomer')")
         await page.until("document.getElementById('waits').innerText.includes('Kafka does not')")
         await page.until("document.querySelectorAll('.u-legend').length === 4")
         await page.until(

@@ -119,13 +119,13 @@ async def test_a_page_is_told_what_is_new_and_nothing_twice() -> None:
     async with client_of(worker) as client:
         page = await (await client.get("/")).text()
         first, second = await events(client, 2)
-    assert "1 of 2" in first["html"]["strip"]  # one answers 404
+    assert "1 of 2" in first["html"]["figures"]  # one answers 404
     assert f"{OTHER}</span>: it answers with status 404" in first["html"]["waits"]
-    assert "paused for alignment with labels/2" in first["html"]["held"]
-    assert 'href="/cards/c%2F%3C1%3E/"' in first["html"]["recent"]
-    assert "&lt;odd&gt;" in first["html"]["recent"]
+    assert "paused for alignment with labels/2" in first["html"]["partitions"]
+    assert 'href="/cards/c%2F%3C1%3E/"' in first["html"]["alerts"]
+    assert "&lt;odd&gt;" in first["html"]["alerts"]
     assert second["html"] == {}
-    for part in ("strip", "recent", "held"):
+    for part in ("figures", "alerts", "partitions"):
         assert first["html"][part].strip() in page  # without scripts, the same
 
 
@@ -165,9 +165,9 @@ async def test_workers_are_shown_as_one(tmp_path: Any) -> None:
             assert (await client.get("/live")).status == 401
             plain = {"Authorization": f"Bearer {viewer[0]}"}
             own = await (await client.get("/live.json", headers=plain)).json()
-    assert "2 of 2" in seen["analyst"]["html"]["strip"]
-    assert "elsewhere" in seen["analyst"]["html"]["recent"]
-    assert "elsewhere" not in seen["viewer"]["html"]["recent"]
+    assert "2 of 2" in seen["analyst"]["html"]["figures"]
+    assert "elsewhere" in seen["analyst"]["html"]["alerts"]
+    assert "elsewhere" not in seen["viewer"]["html"]["alerts"]
     assert own["alerts"] == []
 
 
@@ -204,7 +204,7 @@ async def test_pages_share_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -
     async with client_of(worker) as client:
         told = await asyncio.gather(*(events(client, 1) for _ in range(5)))
     assert all(one == told[0] for one in told)
-    assert rendered["live_strip.html"] == 1
+    assert rendered["dashboard_figures.html"] == 1
 
 
 async def test_streams_of_a_worker_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
