@@ -396,7 +396,7 @@ async def test_programs_may_send_access_tokens_of_the_provider(provider: Provide
         assert (await client.get("/cards/c1/", headers=bearer())).status == 200
         provider.claims["groups"] = ["all"]
         answer = await client.get("/cards/c1/", headers=bearer())
-        assert (answer.status, "batch-job is viewer" in await answer.text()) == (403, True)
+        assert (answer.status, "batch-job has viewer" in await answer.text()) == (403, True)
         for claims, says in (
             (
                 {"aud": CLIENT},
