@@ -17,7 +17,7 @@ from app.errors import UnavailableError
 from app.kafka.recent_dead_letters import DeadLetterQuery, RecentDeadLetters
 from app.metrics.last_hour import CounterTotals
 from app.metrics.worker_reading import PartitionReading, WorkerReading
-from app.quality.tally import DecisionGroup
+from app.quality.decision_tally import DecisionGroup
 from app.settings import Settings
 from app.stages.block_rows import row_rules
 from app.stages.deployed_features import catalogue_of

@@ -48,7 +48,7 @@ for command in (
 @json_option
 def list_(as_json: bool) -> None:
     """List the registered models, then those in folders on this machine."""
-    from app.ops.model_checks import list_models
+    from app.ops.manage_models import list_models
 
     settings = load_settings()
     listing = list_models(settings)
@@ -87,7 +87,7 @@ def show(model: str, as_json: bool) -> None:
 
     A registered model takes precedence. Without one, or without Cassandra, folders on this machine are searched.
     """
-    from app.ops.model_checks import find_model
+    from app.ops.manage_models import find_model
 
     entry = find_model(load_settings(), model)
     if as_json:
@@ -102,7 +102,7 @@ def show(model: str, as_json: bool) -> None:
 @json_option
 def diff(one: str, other: str, as_json: bool) -> None:
     """Compare the manifests of two models."""
-    from app.ops.model_checks import find_model
+    from app.ops.manage_models import find_model
 
     settings = load_settings()
     entries = [find_model(settings, name) for name in (one, other)]
@@ -140,8 +140,8 @@ def register(model: str, key: Path | None) -> None:
                  3  Cassandra does not answer
                  4  there is no such model on this machine
     """
-    from app.ops.model_checks import register as run
-    from app.ops.model_checks import sign as run_sign
+    from app.ops.manage_models import register as run
+    from app.ops.manage_models import sign as run_sign
 
     settings = load_settings()
     entry, new = run(settings, model)
@@ -159,7 +159,7 @@ def keygen(file: Path) -> None:
 
     The file is not encrypted, and only its owner can read it. Workers need the public key alone.
     """
-    from app.ops.model_checks import make_key
+    from app.ops.manage_models import make_key
 
     public = make_key(file)
     click.echo(f"The private key is in {file}. Require signatures by it from workers and commands:")
@@ -196,7 +196,7 @@ def sign(model: str, key: Path, expected: str | None) -> None:
                  3  Cassandra does not answer
                  4  there is no such model in the registry
     """
-    from app.ops.model_checks import sign as run
+    from app.ops.manage_models import sign as run
 
     entry = run(load_settings(), model, key, expected=expected)
     manifest = entry.manifest
@@ -309,7 +309,7 @@ def convert(model: str) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def download(model: str, folder: Path) -> None:
     """Download a registered model into a new folder."""
-    from app.ops.model_checks import download as run
+    from app.ops.manage_models import download as run
 
     entry = run(load_settings(), model, folder)
     click.echo(f"{entry.model} ({entry.manifest.model_hash}) is in {folder}")

@@ -11,7 +11,8 @@ from app.cassandra.session import connected
 from app.change_author import author
 from app.errors import UsageError
 from app.ops.feature_choice import choose_features
-from app.ops.model_checks import check_model, find_model, probes
+from app.ops.manage_models import find_model
+from app.ops.model_checks import check_model, probes
 from app.ops.train import place
 from app.settings import Settings
 from models.artifact import load_artifact, save_artifact

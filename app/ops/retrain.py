@@ -22,7 +22,8 @@ from app.durations import format_duration
 from app.errors import NotFoundError, TooFewSamplesError, UsageError
 from app.kafka.change_history import ChangeHistory, need_decides, read_history, send_changes
 from app.ops import gate_scores, train_from_cassandra
-from app.ops.model_checks import check_model, register, sign
+from app.ops.manage_models import register, sign
+from app.ops.model_checks import check_model
 from app.ops.model_lineage import Recipe, lineage, parent_of, trained_until
 from app.ops.restorable_models import check_restorable
 from app.ops.train import Stage, place, train

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from app.quality.tally import STEPS, score_of
+from app.quality.decision_tally import STEPS, score_of
 
 #: Points of a curve at most, and bins of scores.
 _POINTS, _BINS = 100, 10

@@ -12,7 +12,7 @@ from app.cassandra.label_queries import scan_verdicts
 from app.cassandra.prediction_queries import scan_predictions
 from app.cassandra.prediction_rows import epoch_ms
 from app.quality.curves import curves
-from app.quality.tally import QualityTally
+from app.quality.decision_tally import QualityTally
 from app.quality.verdicts import Verdicts
 from app.settings import Settings
 

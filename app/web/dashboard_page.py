@@ -14,9 +14,10 @@ from app.metrics.prometheus import release
 from app.metrics.worker_reading import is_of_labels
 from app.web import page_templates
 from app.web.dashboard_data import LIVE, REFRESH_SECONDS, DashboardData
-from app.web.replies import HEADERS, RefusedError, json_reply, page, wants_json
+from app.web.replies import RefusedError, json_reply, page, wants_json
 from app.web.roles import Role
 from app.web.routes import Route, who
+from app.web.security_headers import HEADERS
 from app.web.worker_protocol import WORKER, Worker
 
 #: A stream of events ends after this time, and the browser asks again: then its login is checked again, too.

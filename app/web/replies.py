@@ -9,6 +9,7 @@ from aiohttp import web
 
 from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError, UsageError
 from app.web.page_templates import render
+from app.web.security_headers import HEADERS, SCRIPTS
 from app.web.url_ids import JSON_SUFFIX
 
 logger = logging.getLogger(__name__)
@@ -16,20 +17,6 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: Seconds after which asking again makes sense while partitions move or recover.
 RETRY_AFTER_SECONDS = 2
-#: Pages with scripts of ours: these, and what they ask us for, still nothing from elsewhere.
-_SCRIPTS = "; script-src 'self'; connect-src 'self'"
-HEADERS = {
-    # nothing from elsewhere, no script but ours: an id that breaks out of its place still cannot run
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    # card ids stand in addresses; with "no-referrer", browsers call the origin of our own forms "null"
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept",
-}
 
 
 class RefusedError(FraudstreamError):
@@ -70,7 +57,7 @@ def page(
     )
     if scripts:
         policy = "Content-Security-Policy"
-        response.headers[policy] = HEADERS[policy] + _SCRIPTS
+        response.headers[policy] = HEADERS[policy] + SCRIPTS
     return response
 
 
@@ -99,7 +86,7 @@ def status_of(error: FraudstreamError) -> int:
 
 @web.middleware
 async def present_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors become one line, never a traceback; every answer gets the headers of this module."""
+    """Errors become one line, never a traceback; every answer gets `security_headers`."""
     response: web.StreamResponse
     try:
         response = await handler(request)

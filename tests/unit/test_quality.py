@@ -10,8 +10,8 @@ from app.cassandra.label_queries import _latest
 from app.cli.command_errors import run as run_command
 from app.cli.quality import _lines
 from app.quality.curves import curves
+from app.quality.decision_tally import DecisionGroup, QualityTally, average_precision, step_of
 from app.quality.measure_decisions import _counted
-from app.quality.tally import DecisionGroup, QualityTally, average_precision, step_of
 from app.quality.verdicts import FRAUD, GENUINE, UNKNOWN, Verdicts
 from tests.conftest import SEED
 

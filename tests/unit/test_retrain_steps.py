@@ -20,7 +20,7 @@ from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
-from app.ops import model_checks, restorable_models, retrain, train_from_cassandra
+from app.ops import manage_models, restorable_models, retrain, train_from_cassandra
 from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
@@ -76,7 +76,7 @@ class Rig:
         patch.setattr(restorable_models, "holder_of", self._holder_of)
         patch.setattr(model_registry, "register", self._register)
         patch.setattr(model_registry, "keep_signed", self._keep_signed)
-        patch.setattr(model_checks, "connected", lambda _settings: nullcontext())
+        patch.setattr(manage_models, "connected", lambda _settings: nullcontext())
         patch.setattr(retrain, "send_changes", self._send)
         patch.setattr(train_from_cassandra, "from_cassandra", lambda *_: self.examples)
         test_from = NOW - DELAY_MS - 5 * DAY_MS  # judged by five days
@@ -85,7 +85,7 @@ class Rig:
             home / "models" / "fraud-1", periods=periods, fixed={"C": 1.0}, importance=False
         )
         current = train(self.examples, self.settings, options, now_ms=START).manifest
-        model_checks.register(self.settings, "fraud@1")
+        manage_models.register(self.settings, "fraud@1")
         start = ModelChange(model="fraud@1", hash=current.scoring_hash, how="start")
         self.changes.append(start)
 
@@ -275,7 +275,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
     warning = restorable_models.check_restorable(signed.settings, earlier)
     assert "fraud@1 is not signed" in warning
     assert warning.endswith("): the guard would restore fraud@2 instead")
-    model_checks.sign(signed.settings, "fraud@1", signed.key)
+    manage_models.sign(signed.settings, "fraud@1", signed.key)
     step = signed.retrain(promote=True)
     assert (step.did, "warning" in step.lines[-1]) == ("promoted", False)
 
@@ -326,7 +326,7 @@ def test_what_was_not_trained_here_gets_no_signature(signed: Rig) -> None:
     with pytest.raises(SignatureError, match="`fraudstream models sign fraud@2 --key FILE`"):
         signed.retrain(sign=True)
     assert signed.signer() is None
-    model_checks.sign(signed.settings, "fraud@2", signed.key)  # by hand
+    manage_models.sign(signed.settings, "fraud@2", signed.key)  # by hand
     step = signed.retrain(sign=True)
     assert step.did == "shadowed"
     assert "fraud@2 was not trained on this machine: --sign has not signed it" in step.lines[0]

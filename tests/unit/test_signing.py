@@ -14,7 +14,7 @@ from app.cassandra import fetched_models, model_registry
 from app.cli import cli
 from app.domain.features import Catalogue
 from app.errors import NotAnsweringError, NotFoundError, SettingsError, UnavailableError, UsageError
-from app.ops.model_checks import make_key, sign
+from app.ops.manage_models import make_key, sign
 from app.settings import load_settings
 from app.stages.loaded_models import ModelSupply
 from app.stages.scoring_models import ModelNeeded
@@ -198,7 +198,7 @@ def registry(tmp_path, monkeypatch):
     """Signs what a registry without Cassandra has in a folder; gives the folder."""
     entry = signed(tmp_path / "registry" / "m", pem=None)
     (tmp_path / "key.pem").write_bytes(PRIVATE)
-    monkeypatch.setattr("app.ops.model_checks.connected", lambda _: nullcontext())
+    monkeypatch.setattr("app.ops.manage_models.connected", lambda _: nullcontext())
     monkeypatch.setattr(
         fetched_models, "entry_of", lambda *_: Entry(entry.folder, read_manifest(entry.folder))
     )

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.errors import SchemaError, StateError, UnavailableError
-from app.quality.tally import DecisionGroup
+from app.quality.decision_tally import DecisionGroup
 from app.web.cached_answers import CachedAnswer
 from app.web.key_owner import OwnedElsewhere, Unowned, key_owner
 from app.web.key_state import key_state
