@@ -64,7 +64,7 @@ async def check_start(settings: Settings, topics: Topics) -> bool:
     if 0 <= settings.retention_ms < horizon:
         logger.warning(
             "retention %s is shorter than the longest window and the allowed lateness: a state that is "
-            "rebuilt from the topics would miss entries", settings.retention,
+            "rebuilt from the topics would lack entries", settings.retention,
         )  # fmt: skip
     return check_schema_at_start(settings)
 
@@ -110,7 +110,7 @@ async def discard_stale_stores(app: Any) -> None:
         ends = await log_ends(settings, name)
         for partition in table.discard_stale(ends, foreign=before != owner):
             logger.warning(
-                "the store of %s/%s was %s: deleted, it is rebuilt", table.name, partition,
+                "the store of %s/%s was %s: it was deleted and is being rebuilt", table.name, partition,
                 f"that of {before}" if before != owner else f"ahead of its changelog {name}",
             )  # fmt: skip
     with explained(file.parent, "FRAUDSTREAM_DATADIR"):

@@ -39,5 +39,5 @@ class TtlCheck:
                 "table %s.%s keeps new rows %s, but FRAUDSTREAM_PREDICTION_TTL is %s: run `fraudstream migrate`, or "
                 "change the setting; until then a restart of this worker will fail",
                 self._settings.keyspace, self._table,
-                format_duration(seconds * 1000) if seconds else "for ever", self._settings.prediction_ttl,
+                format_duration(seconds * 1000) if seconds else "forever", self._settings.prediction_ttl,
             )  # fmt: skip

@@ -92,7 +92,7 @@ class Spans:
                 result = super().export(spans)
                 if result is not SpanExportResult.SUCCESS and self.reminder.due():
                     logger.warning(
-                        "FRAUDSTREAM_TRACE_ENDPOINT does not take spans: they are dropped; scoring goes on"
+                        "FRAUDSTREAM_TRACE_ENDPOINT does not accept spans: they are dropped; scoring continues"
                     )
                 return result
 

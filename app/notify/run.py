@@ -113,7 +113,8 @@ async def notify(
             tasks.append(asyncio.create_task(reader.run(), name=route.name))
         await _serve(stack, settings, metrics_port, readers)
         logger.info(
-            "ready: tells %s", ", ".join(f"{one.name} from {one.severity} on" for one in routes)
+            "ready: notifies %s",
+            ", ".join(f"{one.name} (severity {one.severity} and above)" for one in routes),
         )
         await _until(ended, [*tasks, *_beats(heartbeat)])
 
