@@ -93,7 +93,7 @@ def test_a_deployment_with_history_gets_more_partitions(
         fleet.start("a", "b")  # `a` has stores of the old changelogs
         fleet.await_ready()
         log = fleet["a"].log.read_text()
-        assert "generation 2" in log or "it is rebuilt" in log
+        assert "generation 2" in log or "is being rebuilt" in log
         second.start()
         second.join()
         assert second.error is None
