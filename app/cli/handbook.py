@@ -61,7 +61,7 @@ from app.errors import UsageError, VerificationError
 @click.option(
     "--weekly",
     is_flag=True,
-    help="Retrain the champion for each later week through the registry, with `fraudstream retrain`, during the pass.",
+    help="Retrain the current model for each later week, with `fraudstream retrain`, during the pass.",
 )
 @json_option
 def handbook(**options: Any) -> None:
