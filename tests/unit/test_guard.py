@@ -14,15 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.unit.test_challengers import (
-    Holder,
-    Make,
-    feed,
-    found,
-    models,
-    tamper,
-    whats,
-)
 
 from app.blocks.core.partition import Computed
 from app.cli import model_changes
@@ -47,7 +38,16 @@ from app.stages.scoring_models import (
 )
 from models.model_loader import Model
 from tests.builders import tx_bytes
-from tests.unit import test_challengers
+from tests.unit import test_challenger_scores
+from tests.unit.test_challenger_scores import (
+    Holder,
+    Make,
+    feed,
+    found,
+    models,
+    tamper,
+    whats,
+)
 from tests.verify_world import VerifyWorld
 
 __all__ = ["models"]  # a fixture
@@ -938,5 +938,7 @@ class TestWholeStream:
     ) -> None:
         world = broken(tmp_path, models, monkeypatch)
         live = [{**fields, "scored_at": 0} for fields in found(world)]
-        again = test_challengers.TestReplay().replayed(world, tmp_path / "again", Holder(world))
+        again = test_challenger_scores.TestReplay().replayed(
+            world, tmp_path / "again", Holder(world)
+        )
         assert again == live[70:170]

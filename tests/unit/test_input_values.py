@@ -22,7 +22,7 @@ from app.wire.input_records import RecordRules, parse_transaction
 from app.wire.output_records import origin_of, prediction_message
 from tests.builders import T0, tx_bytes
 from tests.prediction_builder import prediction
-from tests.unit.test_cassandra_rows import unpack
+from tests.unit.test_stored_predictions import unpack
 
 RULES = RecordRules("EUR", 2, 300_000)
 #: Where a double is not enough: long integers, long decimals, large and small exponents, all of them nested too.
