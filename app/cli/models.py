@@ -162,7 +162,9 @@ def keygen(file: Path) -> None:
     from app.ops.manage_models import make_key
 
     public = make_key(file)
-    click.echo(f"The private key is in {file}. Require signatures by it from workers and commands:")
+    click.echo(
+        f"The private key is in {file}. To require its signatures, set for all workers and commands:"
+    )
     click.echo(f"FRAUDSTREAM_MODEL_KEYS={public}")
 
 
