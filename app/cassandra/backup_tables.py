@@ -18,7 +18,7 @@ from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent
 from cassandra.query import SimpleStatement
 
-from app.cassandra.erased_rows import ErasedRows
+from app.cassandra.erased_since_backup import ErasedRows
 from app.cassandra.schema_shape import present_shape
 from app.cassandra.session import SCAN, explained
 from app.errors import SchemaError, UsageError

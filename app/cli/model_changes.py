@@ -78,7 +78,7 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     from app.domain.changes import LoadChange, ModelChange
     from app.kafka.change_history import read_history, send_changes
     from app.ops.model_checks import checked
-    from app.ops.restorable_models import check_restorable
+    from app.ops.revertible_promotion import check_restorable
 
     settings = load_settings()
     with checked(settings, model) as entry:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from app.metrics.series import counter, gauge
+from app.metrics.metric_series import counter, gauge
 from app.metrics.worker_reading import PartitionReading, StandbyReading
 
 

@@ -18,8 +18,8 @@ from app.domain.alert_policy import SEVERITIES
 from app.domain.guard_limits import CAUSES
 from app.metrics.counters import SCORE_STEPS, DecisionCounts, LabelCounts
 from app.metrics.latency_histogram import EXPOSED_STEP, LatencyHistogram
+from app.metrics.metric_series import counter, gauge
 from app.metrics.partition_metrics import of_copies, of_parked, of_partitions
-from app.metrics.series import counter, gauge
 from app.metrics.worker_reading import WorkerReading
 
 

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.errors import UnavailableError
-from app.metrics.series import counter, gauge
+from app.metrics.metric_series import counter, gauge
 from app.notify.route_reader import RouteReader
 
 

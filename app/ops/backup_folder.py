@@ -22,7 +22,7 @@ from app.cassandra.backup_tables import (
     save_table,
 )
 from app.cassandra.erase_rows import read_erasures
-from app.cassandra.erased_rows import ErasedRows
+from app.cassandra.erased_since_backup import ErasedRows
 from app.cassandra.schema_check import check_schema
 from app.cassandra.session import connected
 from app.display import iso

@@ -25,7 +25,7 @@ from app.ops import gate_scores, train_from_cassandra
 from app.ops.manage_models import register, sign
 from app.ops.model_checks import check_model
 from app.ops.model_lineage import Recipe, lineage, parent_of, trained_until
-from app.ops.restorable_models import check_restorable
+from app.ops.revertible_promotion import check_restorable
 from app.ops.train import Stage, place, train
 from app.quality.gate_limits import GateLimits
 from app.settings import Settings

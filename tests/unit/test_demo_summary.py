@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from app.errors import UnavailableError
-from app.lab.demo.account import Account
 from app.lab.demo.catching_up import STALL_SECONDS, Patience
 from app.lab.demo.live_table import Board, bar
 from app.lab.demo.meters import Meters, parse, quantile
+from app.lab.demo.record_account import Account
 from app.lab.demo.run import scheduled
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.demo.summary_text import summary_text

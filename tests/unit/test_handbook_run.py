@@ -16,7 +16,7 @@ from app.lab.handbook.live import Pass
 from app.lab.handbook.plan import ENGINEERED, GOALS, Figures, Plan, Recipe
 from app.lab.handbook.report import Report
 from app.lab.handbook.run import deciders
-from app.lab.handbook.weekly import Call, Segments
+from app.lab.handbook.weekly_retraining import Call, Segments
 from app.ops.feature_choice import choose_features
 from app.ops.train import TrainingOptions, train_on
 from app.settings import load_settings

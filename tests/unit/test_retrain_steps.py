@@ -20,7 +20,7 @@ from app.domain.changes_in_force import EarlierModel, InForce
 from app.domain.features import Catalogue
 from app.errors import BusyError, NotFoundError, UnavailableError, UsageError
 from app.kafka.change_history import ChangeHistory, LoggedChange
-from app.ops import manage_models, restorable_models, retrain, train_from_cassandra
+from app.ops import manage_models, retrain, revertible_promotion, train_from_cassandra
 from app.ops.train import TrainingOptions, train
 from app.settings import Settings, load_settings
 from app.stages.deployed_features import catalogue_of
@@ -73,7 +73,7 @@ class Rig:
             patch.setattr(where, "entry_of", self._entry_of)
         for where in (retrain, model_registry):
             patch.setattr(where, "list_registered", self._list)
-        patch.setattr(restorable_models, "holder_of", self._holder_of)
+        patch.setattr(revertible_promotion, "holder_of", self._holder_of)
         patch.setattr(model_registry, "register", self._register)
         patch.setattr(model_registry, "keep_signed", self._keep_signed)
         patch.setattr(manage_models, "connected", lambda _settings: nullcontext())
@@ -272,7 +272,7 @@ def test_what_the_guard_could_not_take_back_is_not_promoted(
     assert signed.changes == before
     first, second = signed.manifest("fraud@1").scoring_hash, signed.manifest().scoring_hash
     earlier = InForce(model=first, fallbacks=(EarlierModel("gone"), EarlierModel(second)))
-    warning = restorable_models.check_restorable(signed.settings, earlier)
+    warning = revertible_promotion.check_restorable(signed.settings, earlier)
     assert "fraud@1 is not signed" in warning
     assert warning.endswith("): the guard would restore fraud@2 instead")
     manage_models.sign(signed.settings, "fraud@1", signed.key)

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any
 
-from app.lab.demo.account import take_account
 from app.lab.demo.catching_up import all_ends, drain
 from app.lab.demo.feed import Feed, Pair, send_astray
 from app.lab.demo.meters import Meters
+from app.lab.demo.record_account import take_account
 from app.lab.demo.screen import Screen
 from app.lab.demo.summary import Gentle, Summary
 from app.lab.supervisor import Workers

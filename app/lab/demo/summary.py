@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from app.lab.demo.account import Account
 from app.lab.demo.fraud_kinds import FRAUDS
+from app.lab.demo.record_account import Account
 from app.settings import Settings
 
 #: Suspicious transactions that are told.

@@ -22,7 +22,7 @@ from app.lab.bench.histogram import WorkerPage
 from app.lab.demo.run import watched
 from app.lab.handbook import data
 from app.lab.handbook.plan import FEATURE_SETS, Plan
-from app.lab.handbook.weekly import Call, Item, Segments, WeeklyRetraining
+from app.lab.handbook.weekly_retraining import Call, Item, Segments, WeeklyRetraining
 from app.lab.supervisor import Workers
 from app.machine_requirements import require_disk
 from app.ops.produce import produce_with_labels, quiet_client

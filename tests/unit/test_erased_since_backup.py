@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.cassandra.erase_rows import ALERT_KEY, Erasure, hash_of
-from app.cassandra.erased_rows import ErasedRows
+from app.cassandra.erased_since_backup import ErasedRows
 
 AT_MS = 1_700_000_000_000
 ERASED = [
