@@ -60,6 +60,7 @@ class Topics:
 
     Attributes:
         all: every topic, in the order in which they are created.
+        changelogs: those of all tables, each with the topic from which its table is built.
         known: those that a state is built from, or proves to be written: it fits no others of their names.
     """
 
@@ -151,12 +152,16 @@ class Topics:
             self.terminals_changelog,
             self.labels_changelog,
         )
+        self.changelogs = (
+            (self.cards_changelog, self.transactions),
+            (self.terminals_changelog, self.enriched),
+            (self.labels_changelog, self.labels),
+        )
         self.known = (
             self.transactions,
             self.labels,
             self.control,
             self.enriched,
             self.predictions,
-            self.cards_changelog,
-            self.terminals_changelog,
+            *(changelog for changelog, _ in self.changelogs),
         )

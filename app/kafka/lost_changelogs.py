@@ -25,14 +25,10 @@ async def refuse_lost_changelogs(settings: Settings, topics: Topics) -> None:
         SchemaError: one is such; the text says what to do.
         UnavailableError: no broker answers.
     """
-    pairs = (
-        (topics.cards_changelog, topics.transactions),
-        (topics.terminals_changelog, topics.enriched),
-    )
     lost = []
     async with consumer(settings) as reader, admin(settings) as client:
         done: Mapping[Any, Any] | None = None
-        for changelog, source in pairs:
+        for changelog, source in topics.changelogs:
             ends = await reader.end_offsets(_partitions(changelog))
             empty = [
                 TopicPartition(source.name, tp.partition) for tp, end in ends.items() if not end

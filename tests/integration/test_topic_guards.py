@@ -158,6 +158,28 @@ def test_changelogs_that_were_lost_are_refused_while_and_before_a_worker_runs(
         fleet.terminate("a")
 
 
+def test_a_lost_changelog_of_parked_labels_is_refused(settings: Settings, tmp_path: Path) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    topics = deployment.topics
+    # of an unknown transaction: only the changelog has it
+    label = Send(b'{"transaction_id": "x", "is_fraud": true}', b"x")
+    with Fleet(environ_of(settings), tmp_path) as fleet:
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send([label], topics.labels)
+        deployment.drain()
+        fleet.terminate("a")
+        asyncio.run(recreate(settings, topics.labels_changelog))
+        for lost in (False, True):  # with its state folder, and without one
+            if lost:
+                fleet.wipe("a")
+            fleet.start("a")
+            said = refused(fleet, 5)
+            assert f"topic {topics.labels_changelog.name} was deleted and created again" in said
+            assert "the state cannot be rebuilt from it" in said
+
+
 def test_partitions_that_are_added_stop_the_worker_with_a_command_that_helps(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
+from app.topics import Topics
 from tests.own_process import printed
 
 ROOT = Path(__file__).parents[2]
@@ -193,9 +195,10 @@ def test_registered_agents_are_the_expected_ones() -> None:
     code = (
         "import json\n"
         "from app.main import app\n"
-        "print(json.dumps([sorted(app.agents), sorted(app.tables), sorted(app.pipelines)]))"
+        "print(json.dumps([sorted(app.agents), sorted(app.tables), sorted(app.pipelines), "
+        "[table.changelog_topic.get_topic_name() for table in app.tables.values()]]))"
     )
-    agents, tables, pipelines = json.loads(
+    agents, tables, pipelines, changelogs = json.loads(
         printed(code, FRAUDSTREAM_BROKER="127.0.0.1:1", FRAUDSTREAM_CASSANDRA="127.0.0.1:1")
     )
     assert agents == ["alerts", "cards", "control", "labels", "refunds", "scoring", "sink"]
@@ -204,3 +207,7 @@ def test_registered_agents_are_the_expected_ones() -> None:
         "alerts", "control", "fraudstream-enriched", "labels", "predictions", "refunds",
         "transactions",
     ]  # fmt: skip
+    checked = [
+        changelog.name for changelog, _source in Topics(Settings.model_construct()).changelogs
+    ]
+    assert sorted(changelogs) == sorted(checked), "a lost changelog would not be noticed at start"

@@ -127,7 +127,7 @@ class TestWhileRunning:
         assert changed(self.seen(), {}, topics, settings) is None
         assert changed(self.seen(duplicates=None), self.ids, topics, settings) is None
 
-    @pytest.mark.parametrize("role", ["transactions", "labels", "predictions", "cards_changelog"])
+    @pytest.mark.parametrize("role", ["transactions", "labels", "predictions", "labels_changelog"])
     def test_another_of_that_name(self, role: str) -> None:
         other = self.seen(**{role: SeenTopic("OTHER", 4)})
         error = changed(other, self.ids, topics, settings)
