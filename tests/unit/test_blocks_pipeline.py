@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.consumer.subscription_state import TopicPartitionState
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import IllegalStateError, KafkaTimeoutError
 from faust.types import TP
 
 from app.blocks.core.alignment import EventTimeAlignment, PartitionProgress
@@ -21,6 +22,7 @@ from app.blocks.faust.block_consumer import BlockConsumer, _ReadOffsets
 from app.blocks.faust.committed_offsets import CommittedOffset
 from app.blocks.faust.early_delivery import EarlyDelivery
 from app.blocks.faust.fetch_backoff import FetchBackoff
+from app.blocks.faust.fetch_thread import BlockConsumerThread
 from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.pipeline import Pipeline
 from app.errors import StateError
@@ -463,6 +465,53 @@ def test_the_highest_acknowledged_block_is_committed() -> None:
     vars(consumer).update(app=SimpleNamespace(block_topics={"s"}), _acked={HERE: [4, 9, 7]})
     assert consumer._new_offset(HERE) == 10
     assert consumer._new_offset(HERE) is None
+
+
+class TestSeeking:
+    """A fetch position belongs to the thread that fetches: it may be taking records of the same partition."""
+
+    @pytest.fixture
+    async def thread(self) -> AsyncIterator[Any]:
+        """A thread that fetches nothing: only what is asked of it runs there."""
+        made: Any = _IdleThread(SimpleNamespace(transport=SimpleNamespace(app=None)))
+        await made.start()
+        yield made
+        await made.stop()
+
+    async def test_a_position_is_moved_in_the_thread_that_fetches(self, thread: Any) -> None:
+        consumer: Any = object.__new__(BlockConsumer)
+        vars(consumer).update(_thread=thread, _read_offset={}, log=SimpleNamespace(dev=print))
+        await consumer.seek(HERE, 7)
+        [(tp, offset, ident)] = thread._consumer.sought
+        assert (tp, offset) == (HERE, 7)
+        assert ident != threading.get_ident()
+
+    async def test_a_partition_that_was_revoked_meanwhile_is_left_alone(self, thread: Any) -> None:
+        await thread.seek_there(TP("s", 9), 7)
+        assert thread._consumer.sought == []
+
+
+class _IdleThread(BlockConsumerThread):
+    def __post_init__(self) -> None:
+        pass
+
+    async def on_start(self) -> None:
+        self._consumer = _SoughtConsumer()
+
+    async def on_thread_stop(self) -> None:
+        pass
+
+
+class _SoughtConsumer:
+    """Remembers in which thread a position was moved."""
+
+    def __init__(self) -> None:
+        self.sought: list[tuple[TP, int, int]] = []
+
+    def seek(self, tp: TP, offset: int) -> None:
+        if tp != HERE:
+            raise IllegalStateError(f"No current assignment for partition {tp}")
+        self.sought.append((tp, offset, threading.get_ident()))
 
 
 async def test_a_seek_forgets_what_is_no_longer_assigned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,7 @@ WATCHED: dict[str, dict[str, str]] = {
         "faust.transport.consumer:Consumer.seek": "b86a9fe05f956b30",
         "faust.transport.consumer:Consumer.wait_empty": "e4662fe24f094819",
         "faust.transport.consumer:ThreadDelegateConsumer._new_consumer_thread": "79e9c029a91a2cb2",
+        "faust.transport.consumer:ThreadDelegateConsumer._seek": "4f95c631420410a5",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.getmany": "26fc5fc9f3b667e1",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.position": "20a2c434bb8ed180",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.seek_to_committed": "775ab0adc4b052ab",

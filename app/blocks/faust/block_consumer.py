@@ -153,6 +153,11 @@ class BlockConsumer(driver.Consumer):
                 logger.info("%s/%s: no result for %s: fetching again", *tp, offset)
                 await self.seek(tp, offset)
 
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # Faust's moves the position in this thread, while the other may be taking the same partition's records: it has
+        # ended a worker (a KeyError in the fetcher), and the position could come out wrong.
+        await self._thread.seek_there(partition, offset)
+
     async def _seek_while_stopped(self) -> None:
         try:
             await self.perform_seek()

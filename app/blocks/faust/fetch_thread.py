@@ -3,11 +3,12 @@
 A subclass of the aiokafka driver's of faust-streaming 0.15.3. Each override says what goes wrong without it.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -18,6 +19,8 @@ from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.fetched_ranges import fetched_chunks, reset_by_hand
 from app.blocks.faust.kafka_connections import drop_broken
 from app.blocks.faust.stopped_partitions import StoppedPartitions
+
+logger = logging.getLogger(__name__)
 
 #: How long a fetch may wait at the broker.
 _FETCH_WAIT_MS = 50
@@ -74,6 +77,16 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
             raise ConsumerStoppedError
         with fetcher._subscriptions.fetch_context():
             return await fetched_chunks(fetcher, active_partitions, timeout, max_records)
+
+    async def seek_there(self, tp: TP, offset: int) -> None:
+        """Move a fetch position, in the thread that fetches; a partition that was revoked meanwhile is left alone."""
+        await self.call_thread(self._seek_here, self._ensure_consumer(), tp, offset)
+
+    def _seek_here(self, consumer: Any, tp: TP, offset: int) -> None:
+        try:
+            consumer.seek(tp, offset)
+        except IllegalStateError as error:  # whoever gets it begins at the committed offset
+            logger.info("%s/%s is not fetched from offset %s: %s", *tp, offset, error)
 
     async def committed(self, tps: Iterable[TP]) -> dict[TP, CommittedOffset]:
         """See `app.blocks.faust.committed_offsets.committed`."""
