@@ -113,7 +113,7 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 
 @click.command(epilog="\b\nExample:  fraudstream models rollback --note 'too many alerts'")
 @click.option(
-    "--further", is_flag=True, help="Go back one more although the guard has just gone back."
+    "--further", is_flag=True, help="Go back one more, although the guard has already gone back."
 )
 @note_option
 def rollback(further: bool, note: str) -> None:
