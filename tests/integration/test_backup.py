@@ -85,7 +85,7 @@ def test_saved_and_restored(
     assert {one.stat().st_mode & 0o777 for one in folder.glob("*.*")} == {0o600}
     before = rows(session, keyspace)
     assert run(["backup", str(folder)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists and is not an empty folder" in capsys.readouterr().err
     monkeypatch.setenv("FRAUDSTREAM_KEYSPACE", "another")
     assert run(["restore", str(folder)]) == 2
     assert f"is a backup of the keyspace {keyspace}, not of another" in capsys.readouterr().err
