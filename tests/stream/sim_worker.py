@@ -206,7 +206,7 @@ class Consumer:
         }
         await asyncio.sleep(0)
         return {
-            tp: PartitionProgress(offset, broker.log(tp.topic, tp.partition).end, note)
+            tp: PartitionProgress(offset, self._worker.world.reported_end(tp), note)
             for tp, (offset, note) in done.items()
         }
 

@@ -212,6 +212,8 @@ class Plan:
     stored: bool = False
     #: How often Kafka forgets the newest commit of a partition; needs `skew_ms`, which makes workers repeat them.
     forgets: float = 0
+    #: How often a partition has no leader that reports its end to a worker.
+    leaderless: float = 0
 
     @property
     def terminal_rules(self) -> RowRules:
@@ -301,6 +303,7 @@ class World:
             "pulse_records": Random(f"pulse {seed}").choice((1, 5, 200, 200)),
             "late_pulses": Random(f"late pulses {seed}").choice((0, 0.9, 0.995)),
             "erasures": Random(f"erasures {seed}").choice((0, 0, 0.05, 0.2)),
+            "leaderless": Random(f"leaderless {seed}").choice((0, 0, 0.3, 0.8)),
         }
         self.plan = plan = replace(drawn, rates=rates, **{**more, **changes})
         if plan.own:
@@ -310,6 +313,7 @@ class World:
         self.lists = own_lists if plan.own else (catalogue, wider)
         self.record_rules = replace(record_rules, own=self.own.fields)
         self._starts = Random(f"starts {seed}")
+        self._leaders = Random(f"leaders {seed}")
         self.loop = SimLoop(self.rng)
         self.loop.in_order = plan.in_order
         self.loop.late_pulses = plan.late_pulses
@@ -488,6 +492,13 @@ class World:
         )
 
     # ---------------------------------------------------------------- the group
+
+    def reported_end(self, tp: TP) -> int | None:
+        """Offset after the last record of a partition, if it has a leader that reports it now."""
+        if self.plan.leaderless and self._leaders.random() < self.plan.leaderless:
+            self.seen["no end"] += 1
+            return None
+        return self.broker.log(tp.topic, tp.partition).end
 
     def rebalance(self) -> None:
         """The group starts anew with whoever is alive."""

@@ -59,7 +59,7 @@ def test_schedules_were_hard_enough() -> None:
     """Runs after the schedules above: everything that may happen did, some hundred times or more."""
     if not seen:
         pytest.skip("no schedule was played before")
-    for what in ("crash", "wiped", "rebalance", "lost", "held", "early", "together"):
+    for what in ("crash", "wiped", "rebalance", "lost", "held", "no end", "early", "together"):
         assert seen[what] > 300, (what, seen)
     for what in ("zombie", "halt ForeignWriterError", "crash after store"):
         assert seen[what] > 30, (what, seen)

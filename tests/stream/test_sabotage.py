@@ -56,6 +56,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "workers": 2,
         "forgets": 10,
     },
+    "a partition whose end is not reported holds back nobody": {
+        "skew_ms": SKEW,
+        "partitions": 3,
+        "workers": 2,
+        "leaderless": 0.5,
+    },
     "a partition counts as far as it has computed": {
         "skew_ms": SKEW // 3,
         "partitions": 3,

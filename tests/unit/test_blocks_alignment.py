@@ -215,6 +215,69 @@ async def test_an_unknown_one_is_waited_for_unless_it_has_nothing_to_do(kafka: K
     await until(lambda: here.woken)
 
 
+async def test_one_without_a_leader_limits_others_no_more_than_by_its_position(
+    kafka: Kafka,
+) -> None:
+    """Its end is not known. What is known of it still counts: it may have records that are older."""
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(3, None, OffsetMetadata(950)),
+    }
+    here = Here(alignment, ONE, held_ms=1_000)
+    alignment.hold()
+    await until(lambda: here.woken)
+    here.held_ms = 1_060
+    alignment.hold()
+    await until(lambda: kafka.looks > 3)
+    assert (alignment.until_ms, here.woken) == (1_050, 1)
+    why = "Kafka does not report its end; it may have no leader"
+    assert alignment.watermark(ONE).slowest == SlowestPartition(TWO, 950, why)
+    kafka.seen[TWO] = PartitionProgress(9, 9, OffsetMetadata(950))
+    await until(lambda: here.woken == 2)
+
+
+async def test_one_that_was_at_its_end_and_lost_its_leader_holds_nobody(kafka: Kafka) -> None:
+    """Nobody can add records to it."""
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    kafka.seen = {
+        ONE: PartitionProgress(0, 5, OffsetMetadata()),
+        TWO: PartitionProgress(9, 9, OffsetMetadata(950)),
+    }
+    here = Here(alignment, ONE, held_ms=1_000)
+    alignment.hold()
+    await until(lambda: here.woken)
+    kafka.seen[TWO] = PartitionProgress(9, None, OffsetMetadata(950))
+    here.held_ms = 5_000
+    alignment.hold()
+    await until(lambda: here.woken == 2)
+    assert alignment.until_ms == 5_100
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_one_that_has_gone_beyond_the_end_last_read_may_have_more(
+    kafka: Kafka, ours: bool
+) -> None:
+    """Records were added after the end was read; without a leader nobody reports whether they are all."""
+    alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
+    kafka.seen = {
+        ONE: PartitionProgress(9, 10, OffsetMetadata()),
+        TWO: PartitionProgress(9, 9, OffsetMetadata(950)),
+    }
+    here = Here(alignment, ONE, held_ms=1_000, done_offset=9)
+    alignment.hold()
+    await until(lambda: here.woken)
+    here.forwarded_offset, here.held_ms = 10, 5_000
+    if ours:  # the record that is held was added after the end was read
+        kafka.seen[ONE] = PartitionProgress(10, None, OffsetMetadata(1_000))
+    else:
+        kafka.seen[ONE] = PartitionProgress(10, 11, OffsetMetadata(1_000))
+        kafka.seen[TWO] = PartitionProgress(11, None, OffsetMetadata(1_950))
+    alignment.hold()
+    await until(lambda: kafka.looks > 2 or here.woken == 2)
+    assert alignment.until_ms == (5_100 if ours else 2_050)
+
+
 async def test_an_older_fact_does_not_take_back_a_newer_one(kafka: Kafka) -> None:
     alignment = EventTimeAlignment([ONE, TWO], 100, kafka)
     kafka.seen = {

@@ -74,7 +74,9 @@ WATCHED: dict[str, dict[str, str]] = {
     },
     "app/blocks/faust/committed_offsets.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": "79b057d88220e5a2",
-        "aiokafka.consumer.consumer:AIOKafkaConsumer.end_offsets": "f4b19078581881ba",
+        "aiokafka.client:AIOKafkaClient.force_metadata_update": "cb7befef21c8f3f9",
+        "aiokafka.cluster:ClusterMetadata.leader_for_partition": "802f7e4f021d9682",
+        "aiokafka.consumer.fetcher:Fetcher._proc_offset_requests": "96978550f836842f",
         "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": "6c049c7379165952",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._commit": "932852ce7a23f658",
     },

@@ -10,6 +10,9 @@ true when a worker dies: an outdated position pauses others a little longer, but
 A partition's position is the event time of its first record whose effects are not durable, if that is known. So a
 paused partition does not hold back those that it waits for, and the slowest partition is never paused.
 
+Kafka does not report the end of a partition that has no leader. Its committed position still limits the others, unless
+it has been processed exactly to the end that was last read: nobody can add records to it without a leader.
+
 Kafka may lose a commit, and a commit may undo a newer one. Others would then wait for a partition at the end of its
 log, which has no reason to commit again. So each worker repeats the positions of its partitions every ten seconds.
 """
@@ -48,12 +51,12 @@ class PartitionProgress:
 
     Attributes:
         done: the committed offset; without one, the offset of the first record.
-        end: offset after the last record.
+        end: offset after the last record; None while Kafka does not report it, as for a partition without a leader.
         metadata: the committed offset's metadata.
     """
 
     done: int
-    end: int
+    end: int | None
     metadata: OffsetMetadata
 
 
@@ -122,6 +125,8 @@ class EventTimeAlignment:
         self._open: dict[Any, Partition] = {}
         self._positions: dict[Any, int | None] = {}
         self._committed: dict[Any, OffsetMetadata] = {}
+        self._ends: dict[Any, int] = {}
+        self._unreported: set[Any] = set()
         self._slowest = -math.inf
         self._slowest_tp: Any = None
         self._watching: asyncio.Task[None] | None = None
@@ -185,7 +190,9 @@ class EventTimeAlignment:
         if tp is None:
             return None
         partition = self._open.get(tp)
-        if partition is None:
+        if tp in self._unreported:
+            why = "Kafka does not report its end; it may have no leader"
+        elif partition is None:
             why = "another worker owns it, or it has no record yet"
         else:
             why = f"{partition.waiting} records wait, {partition.in_flight} blocks in flight"
@@ -224,6 +231,9 @@ class EventTimeAlignment:
         seen = await self._ports.read_progress(self._tps)
         for tp, one in seen.items():
             self._positions[tp] = newer(self._positions.get(tp), one.metadata.position_ms)
+            if one.end is not None:
+                self._ends[tp] = one.end
+        self._unreported = {tp for tp, one in seen.items() if one.end is None}
         standings = {tp: self._standing(tp, one) for tp, one in seen.items()}
         self._slowest, self._slowest_tp = slowest_ms(standings.values()), slowest_of(standings)
         self.until_ms = self._slowest + self._skew_ms
@@ -233,10 +243,18 @@ class EventTimeAlignment:
 
     def _standing(self, tp: Any, seen: PartitionProgress) -> PartitionPosition:
         partition = self._open.get(tp)
-        done, stalled = seen.done, seen.metadata.stalled
+        done, stalled, end = seen.done, seen.metadata.stalled, self._ends.get(tp)
         if partition is not None:
             done, stalled = max(done, partition.forwarded_offset), partition.stalled
-        return PartitionPosition(self._position(tp), idle=stalled or done >= seen.end)
+        if end is None:
+            processed = False
+        elif (
+            seen.end is None
+        ):  # more may have been added since the end was read, and some of it is here
+            processed = done == end and (partition is None or partition.next_ms is None)
+        else:
+            processed = done >= end
+        return PartitionPosition(self._position(tp), idle=stalled or processed)
 
     def _position(self, tp: Any) -> int | None:
         position = self._positions.get(tp)

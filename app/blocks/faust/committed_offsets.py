@@ -1,14 +1,24 @@
 """Metadata of committed offsets, on Faust's consumer: aiokafka's consumer runs in a thread of its own."""
 
 import asyncio
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from app.blocks.core.alignment import PartitionProgress
 from app.blocks.core.offset_metadata import OffsetMetadata
+from app.blocks.faust.fatal_errors import is_away
+
+logger = logging.getLogger(__name__)
+
+#: A broker that does not answer for so long is not waited for. The controller has replaced it as a leader by then.
+_OFFSETS_SECONDS = 10.0
 
 
 def carry_metadata(consumer: Any, metadata_of: Callable[[Any], OffsetMetadata]) -> None:
@@ -94,22 +104,72 @@ async def committed(consumer: Any, tps: Iterable[TP]) -> dict[TP, CommittedOffse
 
 
 async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, PartitionProgress]:
-    """Committed offsets with their metadata, and log ends, of any partitions."""
+    """Committed offsets with their metadata, and log ends as far as they are reported, of any partitions."""
     wanted = [TopicPartition(*tp) for tp in tps]
     # the public `committed` drops the metadata
     committed = await consumer._coordinator.fetch_committed_offsets(wanted)
     found = {tp: at for tp, at in committed.items() if at.offset >= 0}
     fresh = [tp for tp in wanted if tp not in found]
-    first = await consumer.beginning_offsets(fresh) if fresh else {}
-    ends = await consumer.end_offsets(wanted)
+    first = await _reported(consumer, fresh, OffsetResetStrategy.EARLIEST) if fresh else {}
+    ends = await _reported(consumer, wanted, OffsetResetStrategy.LATEST)
+    if not ends:
+        msg = "no broker reports the ends of its partitions"
+        raise KafkaTimeoutError(msg)
     return {
         tp: PartitionProgress(
-            found[tp].offset, ends[tp], OffsetMetadata.read(found[tp].metadata or "")
+            found[tp].offset, ends.get(tp), OffsetMetadata.read(found[tp].metadata or "")
         )
         if tp in found
-        else PartitionProgress(first[tp], ends[tp], OffsetMetadata())
+        else PartitionProgress(first.get(tp, 0), ends.get(tp), OffsetMetadata())
         for tp in wanted
     }
+
+
+async def _reported(consumer: Any, tps: list[TopicPartition], which: int) -> dict[Any, int]:
+    """First or last offsets of those partitions whose leader reports them.
+
+    The public methods ask again until each partition has an answer: one without a leader would keep those of all
+    others. So each leader is asked once, for its partitions alone.
+
+    Args:
+        consumer: the aiokafka consumer.
+        tps: the partitions; at least one.
+        which: a value of `OffsetResetStrategy`.
+
+    Raises:
+        KafkaError: asking again would not help.
+    """
+    leader = consumer._client.cluster.leader_for_partition
+    led: dict[int | None, dict[TopicPartition, int]] = defaultdict(dict)
+    for tp in tps:
+        led[leader(tp)][tp] = which
+    answers = await asyncio.gather(
+        *(_asked_once(consumer, each) for each in led.values()), return_exceptions=True
+    )
+    reported: dict[Any, int] = {}
+    failed: list[BaseException] = []
+    for answer in answers:
+        if not isinstance(answer, BaseException):
+            reported |= answer
+        elif is_away(answer):
+            failed.append(answer)
+        else:
+            raise answer
+    if failed:
+        # this worker may not fetch these partitions: nothing else asks whether they have a leader again
+        consumer._client.force_metadata_update()
+        logger.info("some partitions have no leader that reports their offsets: %r", failed)
+    return reported
+
+
+async def _asked_once(consumer: Any, wanted: dict[TopicPartition, int]) -> dict[Any, int]:
+    try:
+        async with asyncio.timeout(_OFFSETS_SECONDS):
+            found = await consumer._fetcher._proc_offset_requests(wanted)
+    except TimeoutError as error:
+        msg = f"no offsets within {_OFFSETS_SECONDS:g} s"
+        raise KafkaTimeoutError(msg) from error
+    return {tp: offset for tp, (offset, _) in found.items()}
 
 
 async def _commit(consumer: Any, offsets: Mapping[TP, int]) -> None:
