@@ -97,7 +97,10 @@ def test_each_alert_counts_what_a_new_series_begins_with(folder: Path) -> None:
     for expression in expressions_of_alerts:
         for series, window in re.findall(r"increase\(([^\[]+)\[(\w+)\]\)", expression):
             one = re.escape(series)
-            whole = rf"\( ?{one} unless {one} offset {window} ?\) or increase\({one}\["
+            whole = (
+                rf"\( ?max_over_time\({one}\[{window}\]\) "
+                rf"unless last_over_time\({one}\[\w+\] offset {window}\) ?\) or increase\({one}\["
+            )
             assert re.search(whole, expression), (series, expression)
             found += 1
     assert found > 5
