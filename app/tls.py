@@ -21,7 +21,10 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE
 
 
 class ClosedError(OSError):
-    """The server closed the connection after the handshake: with TLS 1.3, so it refuses a client's certificate."""
+    """The server closed the connection after the handshake.
+
+    With TLS 1.3 this is how a server refuses a client's certificate; but one that is being stopped does so, too.
+    """
 
 
 def client_context(settings: Settings, server: str) -> ssl.SSLContext:
@@ -169,6 +172,8 @@ def first_bytes(
             connection.sendall(request)
             answer = connection.recv(16)
         except (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError) as error:
+            if context is None:  # no certificate is the reason: the server is being stopped
+                raise
             raise ClosedError from error
         if context is not None and not answer:
             raise ClosedError

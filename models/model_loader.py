@@ -122,7 +122,7 @@ class ModelHolder:
 
         Raises:
             NotFoundError, UsageError: it is missing or damaged; the text says why.
-            NotAnsweringError: the registry does not answer, and it is not here.
+            UnavailableError: the registry does not answer or refuses us, and it is not here.
         """
         here, missing = None, NotFoundError()
         try:
@@ -138,8 +138,9 @@ class ModelHolder:
                 if here is not None and self._trust.accepts(*here) and _is_intact(here):
                     return here
                 raise
-            except UnavailableError as error:  # there is no registry here
-                missing.__cause__ = error
+            except UnavailableError:  # there is no registry here, or it refuses us
+                if here is None:  # which does not mean that it lacks the model
+                    raise
             except NotFoundError as error:
                 missing = error
         if here is None:

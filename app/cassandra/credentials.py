@@ -10,8 +10,9 @@ from cassandra.auth import Authenticator, AuthProvider
 
 from app.cassandra.cql_wire import CERTIFICATE_LOGIN, PASSWORD_LOGINS
 from app.encrypted_credentials import others_can_read, to_cassandra
+from app.errors import NotAnsweringError, UnavailableError
 from app.settings import Settings
-from app.tls import client_context, first_bytes, meaning
+from app.tls import ClosedError, client_context, first_bytes, meaning
 
 #: OPTIONS of the native protocol, version 4: any node answers it before a login.
 _OPTIONS = struct.pack(">BBhBi", 4, 0, 0, 5, 0)
@@ -85,25 +86,33 @@ class Logins(AuthProvider):  # type: ignore[misc,unused-ignore]
         return _Login(settings.cassandra_username or "", password(settings))
 
 
-def refusal(error: BaseException, settings: Settings, points: list[tuple[str, int]]) -> str | None:
-    """One line for a connection that fails until somebody acts: what happened and what to do."""
+def refusal(
+    error: BaseException, settings: Settings, points: list[tuple[str, int]]
+) -> UnavailableError | None:
+    """The error of a connection that fails until somebody acts: what happened and what to do.
+
+    A `NotAnsweringError` where a server that is being stopped or started would look the same: a worker that stopped
+    then would not outlast a restart of Cassandra.
+    """
     where = ",".join(f"{host}:{port}" for host, port in points)
     for cause in causes(error):
         text = first_line(cause)
         if isinstance(cause, UnencryptedLoginError):
-            return text
+            return UnavailableError(text)
         if isinstance(cause, AuthenticationFailed):
-            return f"Cassandra at {where} {_login(text, settings)}"
+            return UnavailableError(f"Cassandra at {where} {_login(text, settings)}")
         if isinstance(cause, ssl.SSLError) or "[SSL" in text:  # the driver wraps it in an OSError
             found = _look(settings, points)
-            return found or (
+            return found or UnavailableError(
                 f"no TLS with Cassandra at {where} ({text.rpartition('Last error: ')[2]}): check "
                 "FRAUDSTREAM_CASSANDRA_CA_FILE, and that the server speaks TLS"
             )
         if "protocol version" in text.lower():
-            return f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
+            return UnavailableError(
+                f"Cassandra at {where} is too old: fraudstream needs 5.0 or later"
+            )
     if isinstance(error, UnresolvableContactPoints):
-        return f"no such host: {where}; check FRAUDSTREAM_CASSANDRA"
+        return UnavailableError(f"no such host: {where}; check FRAUDSTREAM_CASSANDRA")
     return _look(settings, points)
 
 
@@ -121,7 +130,7 @@ def _login(text: str, settings: Settings) -> str:
     )
 
 
-def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
+def _look(settings: Settings, points: list[tuple[str, int]]) -> UnavailableError | None:
     """Look once more, step by step: the driver loses the reason of a connection that breaks off after its handshake.
 
     As the driver does it, by address: it looks names up, and compares certificates with what it finds.
@@ -139,12 +148,14 @@ def _look(settings: Settings, points: list[tuple[str, int]]) -> str | None:
         except OSError as error:  # an ssl.SSLError is one
             shown = settings.cassandra_cert_file is not None
             if found := meaning(error, what, "cassandra", host, certificate=shown):
-                return found
+                closed = isinstance(error, ClosedError)
+                return NotAnsweringError(found) if closed else UnavailableError(found)
             continue
-        if context is None and (
-            not answer or answer[0] < 0x80
-        ):  # a response has its highest bit set
-            return f"{what} does not answer without TLS: set FRAUDSTREAM_CASSANDRA_TLS=true"
+        text = f"{what} does not answer without TLS: set FRAUDSTREAM_CASSANDRA_TLS=true"
+        if context is None and not answer:
+            return NotAnsweringError(text)
+        if context is None and answer[0] < 0x80:  # a response has its highest bit set
+            return UnavailableError(text)
     return None
 
 

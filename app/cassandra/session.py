@@ -258,9 +258,9 @@ def _unavailable(
     error: BaseException, settings: Settings, points: list[tuple[str, int]]
 ) -> UnavailableError:
     """What a failed connection means: Cassandra is away, or will not have us as we are."""
-    text = refusal(error, settings, points)
-    if text is not None:
-        return UnavailableError(text)
+    refused = refusal(error, settings, points)
+    if refused is not None:
+        return refused
     where = ",".join(f"{host}:{port}" for host, port in points)
     detail = type(causes(error)[-1]).__name__
     return NotAnsweringError(

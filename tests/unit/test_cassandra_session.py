@@ -2,14 +2,17 @@
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 from cassandra import (
     AuthenticationFailed,
     InvalidRequest,
@@ -99,6 +102,53 @@ def test_a_server_that_accepts_and_does_not_answer_is_given_up(tmp_path: Path) -
         port = silent.getsockname()[1]
         with pytest.raises(NotAnsweringError, match=f"no Cassandra at 127.0.0.1:{port}"):
             connect(made(tmp_path, cassandra=f"127.0.0.1:{port}"), timeout_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("abruptly", "tls", "text"),
+    [
+        (True, False, "no Cassandra at"),
+        (False, False, "does not answer without TLS"),
+        (True, True, "closes the connection: if it requires a client certificate"),
+        (False, True, "closes the connection: if it requires a client certificate"),
+    ],
+)
+def test_a_server_that_closes_connections_may_be_restarting(
+    tmp_path: Path, abruptly: bool, tls: bool, text: str
+) -> None:
+    """Whoever can wait does: workers stopped when Cassandra was killed while they connected."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        closing = threading.Thread(
+            target=_close_all, args=(listening, context if tls else None, abruptly), daemon=True
+        )
+        closing.start()
+        settings = made(
+            tmp_path,
+            cassandra=f"127.0.0.1:{listening.getsockname()[1]}",
+            cassandra_ca_file=tmp_path / "ca.pem" if tls else None,
+        )
+        with pytest.raises(NotAnsweringError, match=text):
+            connect(settings, timeout_seconds=5)
+
+
+def _close_all(listening: socket.socket, context: ssl.SSLContext | None, abruptly: bool) -> None:
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        with suppress(OSError):
+            if context is not None:
+                connection = context.wrap_socket(connection, server_side=True)
+            connection.recv(16)
+            if abruptly:  # as the kernel does it for a process that was killed: RST
+                linger = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.close()
 
 
 def test_no_server_is_known(tmp_path: Path) -> None:

@@ -170,6 +170,18 @@ def test_the_registrys_signed_model_is_taken_for_a_local_one_that_is_not(tmp_pat
             holder(nothing).by_hash(model_hash)
 
 
+def test_a_registry_that_cannot_be_asked_does_not_lack_the_model(tmp_path):
+    """A worker ended with "put it back" while Cassandra was being restarted."""
+    refused = UnavailableError("Cassandra refuses user 'ann'")
+
+    def away(_):
+        raise refused
+
+    with pytest.raises(UnavailableError) as caught:
+        ModelHolder(ArtifactFolders(tmp_path), CATALOGUE, 2, away).by_hash("ab" * 32)
+    assert caught.value is refused
+
+
 def test_a_local_copy_never_stands_in_for_a_registered_model(tmp_path):
     """The hash covers neither the model file's bytes nor the figures."""
     broken = signed(tmp_path / "here" / "m", pem=None, metrics={})
