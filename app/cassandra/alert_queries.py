@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -24,6 +25,8 @@ from app.settings import Settings
 DAYS_BACK = 7
 #: Rows of a shard that are fetched first, which is often all that a list shows; and then at a time.
 _FIRST_PAGE_ROWS, _PAGE_ROWS = 10, 100
+#: Acknowledgements and reviews of a shard that are fetched at a time where all are read.
+_DAY_ROWS = 5_000
 #: Rows of a card or terminal that are looked at: an index has no order, so these are any.
 _INDEX_ROWS = 10_000
 #: Alerts of a card that are read at a time.
@@ -116,20 +119,22 @@ def read_alerts(
     """
     with explained(settings):
         snoozes = read_snoozes(session, settings, now_ms)
-        first = _PAGE_ROWS if todo_only else _FIRST_PAGE_ROWS  # the queue reads all of them
+        # the queue reads all of them
+        first, beside = (_PAGE_ROWS, _DAY_ROWS) if todo_only else (_FIRST_PAGE_ROWS,) * 2
         for day in _days(session, settings, from_ms, to_ms):
-            shards = [
-                _rows(answer) for answer in _ask(session, settings, day, from_ms, to_ms, first)
-            ]
-            acks = {
-                row["alert_id"]: ack_of(row)
-                for row in _of_day(session, settings, "alert_acks", day)
-            }
-            reviews = read_reviews(session, settings, day)
-            rows = heapq.merge(*shards, key=_place)
+            ask = partial(_merged, session, settings, day, from_ms, to_ms)
+            rows, acks, reviews = (
+                ask(table, rows=count)
+                for table, count in (("alerts", first), *((one, beside) for one in _HANDLED))
+            )
+            ack_at, review_at = _Follower(acks), _Follower(reviews)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
-                ack, review = acks.get(alert_id), reviews.get(alert_id, Review())
-                raw, is_done = list(found), is_done_by(ack, review)
+                raw = list(found)
+                place = _place(raw[0])
+                acked, reviewed = ack_at(place), review_at(place)
+                ack = ack_of(acked) if acked else None
+                review = Review.read(reviewed) if reviewed else Review()
+                is_done = is_done_by(ack, review)
                 if todo_only and all(
                     is_done(row["transaction_id"], epoch_ms(row["received_at"])) for row in raw
                 ):
@@ -143,9 +148,10 @@ def read_reviews(session: Session, settings: Settings, day: str) -> dict[str, Re
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
+    query = f"SELECT * FROM {settings.keyspace}.alert_reviews WHERE day = %s AND shard = %s"  # noqa: S608
     with explained(settings):
-        found = _of_day(session, settings, "alert_reviews", day)
-        return {row["alert_id"]: Review.read(row) for row in found}
+        answers = [session.execute_async(query, (day, shard)) for shard in range(SHARDS)]
+        return {row["alert_id"]: Review.read(row) for one in answers for row in one.result()}
 
 
 def find_alert(session: Session, settings: Settings, alert_id: str, now_ms: int) -> Alert | None:
@@ -345,29 +351,50 @@ def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Ite
     return (day for day in days if day in present)
 
 
-def _ask(
-    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, first: int
-) -> list[Any]:
-    """Ask for the alerts of a day, all shards at once; further pages come as they are read."""
+def _merged(
+    session: Session,
+    settings: Settings,
+    day: str,
+    from_ms: int,
+    to_ms: int,
+    table: str,
+    *,
+    rows: int,
+) -> Iterator[dict[str, Any]]:
+    """The rows of a day, newest first: all shards are asked at once, for `rows` of each; more come as they are read."""
     statement = SimpleStatement(
-        f"SELECT * FROM {settings.keyspace}.alerts "  # noqa: S608
+        f"SELECT * FROM {settings.keyspace}.{table} "  # noqa: S608
         "WHERE day = %s AND shard = %s AND opened_at >= %s AND opened_at < %s",
-        fetch_size=first,
+        fetch_size=rows,
     )
     period = moment_of(from_ms), moment_of(to_ms)
-    return [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
+    answers = [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
+    return heapq.merge(*map(_rows, answers), key=_place)
 
 
-def _of_day(session: Session, settings: Settings, table: str, day: str) -> Iterator[dict[str, Any]]:
-    query = f"SELECT * FROM {settings.keyspace}.{table} WHERE day = %s AND shard = %s"  # noqa: S608
-    answers = [session.execute_async(query, (day, shard)) for shard in range(SHARDS)]
-    return (row for answer in answers for row in answer.result())
+class _Follower:
+    """Rows of a table beside the alerts, in the same order: read only as far as the alerts are.
+
+    Args:
+        rows: in the order of their places.
+    """
+
+    def __init__(self, rows: Iterator[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._row = next(rows, None)
+
+    def __call__(self, place: tuple[int, str]) -> dict[str, Any] | None:
+        """The row of a place, which is not before the last one; None: there is none."""
+        while self._row is not None and _place(self._row) < place:
+            self._row = next(self._rows, None)
+        return self._row if self._row is not None and _place(self._row) == place else None
 
 
 def _rows(answer: Any) -> Iterator[dict[str, Any]]:
     # a generator: the driver's result begins anew whenever it is iterated, and heapq.merge does so with the last one
     rows = answer.result()
-    answer.message.fetch_size = _PAGE_ROWS  # of the pages that follow
+    following = max(_PAGE_ROWS, answer.message.fetch_size)
+    answer.message.fetch_size = following
     yield from rows
 
 

@@ -25,6 +25,19 @@ def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
 
 
+class _Counted(list[dict[str, Any]]):
+    """Rows that count how many of them are read."""
+
+    def __init__(self, rows: list[dict[str, Any]], read: Counter[str]) -> None:
+        super().__init__(rows)
+        self._read = read
+
+    def __iter__(self) -> Any:
+        for row in super().__iter__():
+            self._read["acked_at" if "acked_at" in row else "others"] += 1
+            yield row
+
+
 class Session:
     """Tables in lists; answers by the names of a statement's columns."""
 
@@ -33,6 +46,7 @@ class Session:
             "alerts": [], "alert_acks": [], "alert_reviews": [], "alert_snoozes": [],
         }  # fmt: skip
         self.asked: Counter[str] = Counter()
+        self.read = Counter[str]()  # rows: of alert_acks, by a column of theirs, and of others
         self.pages: list[tuple[Any, Any]] = []  # rows of the first page, and of those that follow
 
     def execute(self, statement: Any, values: Any = ()) -> list[dict[str, Any]]:
@@ -43,15 +57,17 @@ class Session:
         names = re.findall(r"(\w+) = %s", text)
         limit = re.search(r"LIMIT (\d+)", text)
         wanted = list(zip(names, values, strict=False))
-        found = (
+        found = [
             row
             for row in self.tables[table[1]]
             if all(row[name] == value for name, value in wanted if name != "opened_at")
-        )
-        return list(islice(found, int(limit[1]) if limit else None))
+        ]
+        if table[1] != "alert_snoozes":
+            found.sort(key=alert_queries._place)  # noqa: SLF001 -- as the tables are clustered
+        return found[: int(limit[1]) if limit else None]
 
     def execute_async(self, statement: Any, values: Any = ()) -> Any:
-        answer = self.execute(statement, values)
+        answer = _Counted(self.execute(statement, values), self.read)
         message = SimpleNamespace(fetch_size=getattr(statement, "fetch_size", None))
         self.pages.append((message.fetch_size, message))
         return SimpleNamespace(result=lambda: answer, message=message)
@@ -69,6 +85,16 @@ class Session:
             }
         )  # fmt: skip
         return one.alert_id
+
+    def acknowledge(self, name: str) -> None:
+        """Somebody has seen to an alert."""
+        place = place_of(name)
+        self.tables["alert_acks"].append(
+            {
+                "alert_id": name, "day": place.day, "shard": place.shard, "opened_at": moment(place.opened_at),
+                "acked_at": moment(T0 + COUNT * HOUR), "acked_by": f"who saw {name}", "note": "",
+            }
+        )  # fmt: skip
 
 
 def test_alerts_of_a_card_are_read_as_far_as_somebody_wants() -> None:
@@ -91,6 +117,23 @@ def test_a_list_begins_with_small_pages_of_each_shard() -> None:
     assert sorted([begun.alert_id, *(one.alert_id for one in found)]) == ids
 
 
+def test_what_was_done_is_read_as_far_as_the_list() -> None:
+    """A day has thousands of acknowledgements, and a list shows the newest alerts."""
+    session: Any = Session()
+    ids = [session.add(number, card_id=f"c{number}") for number in range(COUNT)]
+    for name in ids[::2]:
+        session.acknowledge(name)
+    period = {"from_ms": T0, "to_ms": T0 + COUNT * HOUR, "now_ms": T0}
+    found = read_alerts(session, load_settings(), **period)
+    newest = list(islice(found, 6))
+    assert [one.alert_id for one in newest] == ids[:-7:-1]
+    assert [one.acked is not None for one in newest] == [False, True] * 3
+    assert session.read["acked_at"] <= SHARDS + 6  # one of each shard to begin with
+    others = list(found)
+    assert all(one.acked["by"] == f"who saw {one.alert_id}" for one in others if one.acked)
+    assert sum(one.acked is not None for one in (*newest, *others)) == COUNT // 2
+
+
 def test_a_terminal_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     session: Any = Session()
     for number in range(COUNT):
@@ -106,12 +149,7 @@ def test_rows_of_closed_alerts_are_not_built(monkeypatch: pytest.MonkeyPatch) ->
     session: Any = Session()
     ids = [session.add(number) for number in range(20)]
     for name in ids[:18]:
-        session.tables["alert_acks"].append(
-            {
-                "alert_id": name, "day": place_of(name).day, "shard": place_of(name).shard,
-                "acked_at": moment(T0 + COUNT * HOUR), "acked_by": "ann", "note": "",
-            }
-        )  # fmt: skip
+        session.acknowledge(name)
     built, build = Counter[str](), alert_queries.alert_row
 
     def counted(row: Any) -> Any:
@@ -143,7 +181,9 @@ def test_rows_of_a_shard_come_once_although_the_driver_begins_anew() -> None:
         [{"opened_at": moment(ms), "alert_id": str(ms)} for ms in (4_000, 2_000, 1_000)],
     )
     answers = [
-        SimpleNamespace(result=lambda rows=rows: _Again(rows), message=SimpleNamespace())
+        SimpleNamespace(
+            result=lambda rows=rows: _Again(rows), message=SimpleNamespace(fetch_size=10)
+        )
         for rows in (newer, older)
     ]
     merged = heapq.merge(*map(alert_queries._rows, answers), key=alert_queries._place)  # noqa: SLF001
