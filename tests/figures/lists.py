@@ -1,4 +1,4 @@
-"""`/alerts/` and `/search` over a million rows: what a person waits for."""
+"""`/alerts/` and `/search` over a million rows, some decided and acknowledged: what a person waits for."""
 
 import asyncio
 import random
@@ -8,9 +8,13 @@ from typing import Any
 
 import aiohttp
 import orjson
+from cassandra.concurrent import execute_concurrent_with_args
 
+from app.cassandra.alert_queries import key_of
 from app.cassandra.alert_rows import ALERTS, AlertPacker
-from app.domain.alert_policy import CAUSES, AlertPolicy, day_of
+from app.cassandra.prediction_rows import moment_of
+from app.cassandra.session import connected
+from app.domain.alert_policy import CAUSES, AlertPolicy, day_of, place_of
 from app.settings import Settings
 from tests.builders import T0
 from tests.figures.filling import fill
@@ -20,6 +24,8 @@ from tests.prediction_builder import prediction
 from tests.worker_settings import environ_of
 
 ROWS, DAYS, CARDS, ASKED = 1_000_000, 7, 50_000, 300
+#: One alert in so many has a verdict, and one in so many is acknowledged: 7,100 and 2,900 per day.
+REVIEWED, ACKED = 20, 50
 _DAY_MS = 86_400_000
 _POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
 
@@ -58,7 +64,9 @@ def measure(servers: Servers, part: float) -> Iterator[str]:
     with servers.deployment("lists") as (deployment, folder):
         began = time.monotonic()
         asyncio.run(_fill(deployment.settings, rows, end_ms))
-        yield f"  ({2 * rows:,} rows written in {time.monotonic() - began:.0f} s)"
+        handled = _handle(deployment.settings, rows, end_ms)
+        spent = time.monotonic() - began
+        yield f"  ({2 * rows:,} rows and {handled:,} reviews and acknowledgements written in {spent:.0f} s)"
         with Fleet(environ_of(deployment.settings), folder / "fleet") as fleet:
             fleet.start("a")
             fleet.await_ready()
@@ -74,6 +82,37 @@ async def _fill(settings: Settings, rows: int, end_ms: int) -> None:
         return [orjson.dumps(one.fields) for one in some], packed
 
     await fill(settings, rows, ALERTS, made)
+
+
+def _handle(settings: Settings, rows: int, end_ms: int) -> int:
+    """Verdicts and acknowledgements as they are once they are complete; how many."""
+    statements = (
+        (
+            REVIEWED,
+            f"INSERT INTO {settings.keyspace}.alert_reviews (day, shard, opened_at, alert_id, transactions, verdict, "
+            "decided_by, decided_at, labelled_at, note) VALUES (?, ?, ?, ?, ?, 'genuine', 'ann', ?, ?, 'a note')",
+        ),
+        (
+            ACKED,
+            f"INSERT INTO {settings.keyspace}.alert_acks (day, shard, opened_at, alert_id, acked_at, acked_by, note) "
+            "VALUES (?, ?, ?, ?, ?, 'bob', 'a note')",
+        ),
+    )
+    count, now = 0, moment_of(end_ms)
+    with connected(settings) as session:
+        for share, statement in statements:
+            some = [Row(n, rows, end_ms) for n in range(share // 2, rows, share)]
+            about = ([one.fields["transaction_id"]] for one in some)
+            values = [
+                (
+                    *key_of(place_of(one.alert["alert_id"])),
+                    *((names, now, now) if share == REVIEWED else (now,)),
+                )
+                for one, names in zip(some, about, strict=True)
+            ]
+            execute_concurrent_with_args(session, session.prepare(statement), values)
+            count += len(values)
+    return count
 
 
 async def _ask(url: str, rows: int, end_ms: int) -> list[str]:
