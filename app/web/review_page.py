@@ -126,7 +126,7 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
         )
         query.append(("said", line))
     elif alert is None:
-        query.append(("said", "all open alerts are taken"))
+        query.append(("said", "all open alerts are taken or left for later"))
     return _to(query)
 
 
