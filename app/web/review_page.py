@@ -121,9 +121,8 @@ async def _next(request: web.Request, skip: list[str], told: dict[str, Any]) -> 
         query.append(("alert", alert.alert_id))
     if told:
         others = f"; {told['with_others']} are taken by others" if told["with_others"] else ""
-        line = (
-            f"{told['alerts']} decided as {told['verdict']}, {told['labels']} labels sent{others}"
-        )
+        labels = f"{told['labels']} label{'' if told['labels'] == 1 else 's'}"
+        line = f"{told['alerts']} decided as {told['verdict']}, {labels} sent{others}"
         query.append(("said", line))
     elif alert is None:
         query.append(("said", "all open alerts are taken or left for later"))

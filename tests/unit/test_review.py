@@ -328,7 +328,7 @@ async def test_the_page_from_one_alert_to_the_next(caplog: pytest.LogCaptureFixt
         }  # fmt: skip
         page = await client.post("/review/verdict", data=sent)
         assert page.url.query["alert"] == made[0].alert_id
-        assert "1 decided as fraud, 1 labels sent" in await page.text()
+        assert "1 decided as fraud, 1 label sent" in await page.text()
         later = await client.post("/review/later", data={**form, "alert": made[0].alert_id})
         assert "all open alerts are taken" in await later.text()
         assert (
