@@ -1,9 +1,13 @@
 """An OpenID Connect provider for tests: real HTTP, real keys, real checks of PKCE and of the client."""
 
+import asyncio
 import base64
 import hashlib
 import secrets
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
@@ -23,9 +27,11 @@ class Provider:
         asked: how often by path.
         odd_keys: what it publishes beside its own.
         down: whether it answers nothing but errors.
+        secret: of its client.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: str = SECRET) -> None:
+        self.secret = secret
         self.claims: dict[str, Any] = {"sub": "ann", "groups": ["fraud-team"]}
         self.asked: dict[str, int] = {}
         self.odd_keys: list[Any] = []
@@ -90,7 +96,7 @@ class Provider:
         kind, _, pair = request.headers.get("Authorization", "").partition(" ")
         assert kind == "Basic"
         client, _, secret = base64.b64decode(pair).decode().partition(":")
-        if (unquote(client), unquote(secret)) != (CLIENT, SECRET):
+        if (unquote(client), unquote(secret)) != (CLIENT, self.secret):
             return web.json_response({"error": "invalid_client"}, status=401)
         form = parse_qs(await request.text())
         begun = self._codes.pop(form["code"][0], None)  # a code is used once
@@ -110,6 +116,26 @@ class Provider:
         known = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": nonce}
         claims = {k: v for k, v in (known | self.claims).items() if v is not None}
         return jwt.encode({"alg": "RS256", "kid": self.signing.kid}, claims, self.signing)
+
+
+@contextmanager
+def running(provider: Provider) -> Iterator[None]:
+    """Its server in a thread of its own, for tests that block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def call(awaitable: Any) -> None:
+        asyncio.run_coroutine_threadsafe(awaitable, loop).result(60)
+
+    call(provider.__aenter__())
+    try:
+        yield
+    finally:
+        call(provider.__aexit__())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def query_of(url: str) -> dict[str, str]:

@@ -37,10 +37,8 @@ from app.devstack.stack import Stack
 from app.ops.role_grants import Grant
 from app.settings import Settings
 from tests.real_servers import servers_folder
+from tests.secret_settings import PASSWORD
 
-#: Passwords that a search for secrets looks for: unlike anything else that is written.
-PASSWORD = "Zq8-hidden-kafka-password"
-CASSANDRA_PASSWORD = "Zq8-hidden-cassandra-password"
 CLIENT = "fraud-worker"
 AUDIENCE = "kafka"
 _HOST = "127.0.0.1"

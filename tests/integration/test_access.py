@@ -11,7 +11,8 @@ import pytest
 from app.errors import SettingsError, UnavailableError
 from app.kafka.clients import cluster_id
 from app.settings import Settings
-from tests.secured_servers import CLIENT, PASSWORD, Secured
+from tests.secret_settings import PASSWORD
+from tests.secured_servers import CLIENT, Secured
 
 pytestmark = pytest.mark.integration
 

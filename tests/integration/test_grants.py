@@ -20,7 +20,8 @@ from app.settings import Settings
 from tests.builders import tx_bytes
 from tests.deployment import PATIENCE_SECONDS, Deployment, Send
 from tests.fleet import Fleet
-from tests.secured_servers import CASSANDRA_PASSWORD, PASSWORD, Secured, cassandra_administrator
+from tests.secret_settings import CASSANDRA_PASSWORD, PASSWORD
+from tests.secured_servers import Secured, cassandra_administrator
 from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
