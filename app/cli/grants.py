@@ -4,14 +4,16 @@ from collections.abc import Iterator
 
 import click
 
-from app.ops.role_grants import ROLES, Role, grants_of, table_grants_of
+from app.ops.role_grants import DUTIES, ROLES, Role, grants_of, table_grants_of
 from app.settings import Settings, load_settings
 
-_ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.properties --add"
+_ADMIN = "kafka-acls.sh --bootstrap-server {} --command-config admin.properties --add --allow-principal User:{}"
+#: As the command spells what is not one word.
+_OPERATIONS = {"DESCRIBE_CONFIGS": "DescribeConfigs"}
 
 
 @click.command(
-    epilog="\b\nExamples:  fraudstream grants worker --user fraud-worker\n"
+    epilog="\b\nExamples:  fraudstream grants worker --user fraud-worker > grants.sh\n"
     "           fraudstream grants --markdown"
 )
 @click.argument("role", type=click.Choice(list(ROLES)), required=False, metavar="[SERVER_ROLE]")
@@ -20,40 +22,48 @@ _ADMIN = "kafka-acls.sh --bootstrap-server BROKER --command-config admin.propert
     "--markdown", is_flag=True, help="Print all server roles as Markdown tables: docs/access.md."
 )
 def grants(role: Role | None, user: str, markdown: bool) -> None:
-    """Print the minimum grants of a user at Kafka and Cassandra, as commands for their administrators.
+    """Print the minimum grants of a user at Kafka and Cassandra, as a shell script for their administrators.
 
-    Server roles: setup creates topics and tables, worker scores, notifier sends notifications, producer
-    sends transactions and labels, analyst handles alerts, modeller registers and promotes
-    models, auditor is read-only, eraser erases cards, keeper saves and restores what is only in Cassandra. They are
-    independent of the web roles of `fraudstream users`. The names of topics, consumer group and keyspace come from the
-    settings.
+    `admin.properties` is the login of Kafka's administrator; cqlsh reads that of Cassandra's from its own file.
+
+    Server roles: setup, worker, notifier, producer, analyst, modeller, auditor, repairer, replayer, repartitioner,
+    eraser, keeper. Without SERVER_ROLE, all are printed, each with its commands. Every command belongs to one of them;
+    only `bench` needs an administrator, because it creates and deletes topics and tables. Server roles are independent
+    of the web roles of `fraudstream users`. The names of topics, consumer group and keyspace come from the settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))
         return
     settings = load_settings()
-    for one in [role] if role else list(ROLES):
+    for one in [role] if role else ROLES:
         click.echo("\n".join(_commands(one, user, settings)))
 
 
 def _commands(role: Role, user: str, settings: Settings) -> Iterator[str]:
-    yield f"# {role}: {ROLES[role]}"
+    yield f"# {role}: {DUTIES[role]}"
+    merged: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for grant in grants_of(role, settings):
-        operations = " ".join(
-            f"--operation {'DescribeConfigs' if one == 'DESCRIBE_CONFIGS' else one.capitalize()}"
-            for one in grant.operations
+        merged.setdefault((grant.prefixed, grant.operations), []).append(
+            f"--{grant.kind} {grant.name}"
         )
-        pattern = " --resource-pattern-type prefixed" if grant.prefixed else ""
-        yield f"{_ADMIN} --allow-principal User:{user} --{grant.kind} {grant.name}{pattern} {operations}"
-    for table in table_grants_of(role, settings):
-        for permission in table.permissions:
-            yield f'cqlsh -e "GRANT {permission} ON {table.resource} TO \\"{user}\\""'
+    for (prefixed, operations), names in merged.items():
+        spelled = [f"--operation {_OPERATIONS.get(one, one.capitalize())}" for one in operations]
+        pattern = ["--resource-pattern-type prefixed"] if prefixed else []
+        yield " ".join(
+            [_ADMIN.format(settings.broker or "BROKER", user), *names, *pattern, *spelled]
+        )
+    if tables := table_grants_of(role, settings):
+        yield "cqlsh <<'END'"
+        for table in tables:
+            for permission in table.permissions:
+                yield f'GRANT {permission} ON {table.resource} TO "{user}";'
+        yield "END"
 
 
 def _tables(settings: Settings) -> Iterator[str]:
     """Every role's grants with the names of the default settings."""
-    for role, what in ROLES.items():
-        yield f"**{role}**: {what}"
+    for role, duty in DUTIES.items():
+        yield f"**{role}**: {duty}"
         yield ""
         yield "| resource | grants |"
         yield "|---|---|"

@@ -2,31 +2,77 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from app.ops.earlier_generations import earlier_names, own_topics
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
 
 Role = Literal[
-    "setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor", "eraser", "keeper"
-]
-#: Who they are.
-ROLES: dict[Role, str] = {
-    "setup": "creates and checks topics and tables: `fraudstream topics`, `fraudstream migrate`",
-    "worker": "`fraudstream worker`",
-    "notifier": "sends notifications about alerts: `fraudstream notify`",
-    "producer": "sends transactions and labels: your systems, `fraudstream produce`",
-    "analyst": "lists, acknowledges and snoozes alerts: `fraudstream alerts`",
-    "modeller": "registers and promotes models: `fraudstream models`",
-    "auditor": "read-only: `fraudstream verify`, `card`, `transaction`, `deadletters list`",
-    "eraser": "deletes what is stored about a card: `fraudstream erase`",
-    "keeper": "saves and restores what is only in Cassandra: `fraudstream backup`, `fraudstream restore`",
-}
+    "setup", "worker", "notifier", "producer", "analyst", "modeller", "auditor", "repairer", "replayer",
+    "repartitioner", "eraser", "keeper",
+]  # fmt: skip
+ROLES: tuple[Role, ...] = get_args(Role)
+#: Commands that need no grants: they use files, or only the local servers of `fraudstream up`. `bench` creates and
+#: deletes topics and tables of its own: it is for servers on which one may do everything.
+WITHOUT_ROLE = frozenset({
+    "demo", "up", "down", "status", "wipe", "grants", "pseudonym", "users", "config", "monitoring", "features",
+    "simulate", "handbook", "bench",
+})  # fmt: skip
+#: What the names of replays must begin with, for a user who may not create any topic.
+REPLAYS = "replay"
+
+_SEE = ("DESCRIBE", "DESCRIBE_CONFIGS")
+_READ = ("READ", *_SEE)
+_CHANGE = ("READ", "WRITE", *_SEE)
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
 _COMPARED = ("predictions", "labels")
 _JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
 _ERASURES = "erasures"
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What a role is for.
+
+    Attributes:
+        what: in words.
+        commands: those that it runs; a group of commands stands for all of its commands that no other role names.
+    """
+
+    what: str
+    commands: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.what}: {', '.join(f'`fraudstream {one}`' for one in self.commands)}"
+
+
+DUTIES: dict[Role, Duty] = {
+    "setup": Duty("creates and checks topics and tables", ("topics", "migrate")),
+    "worker": Duty("scores transactions", ("worker",)),
+    "notifier": Duty("sends notifications about alerts", ("notify",)),
+    "producer": Duty("sends transactions and labels, as your systems do", ("produce", "label --wait")),
+    "analyst": Duty("handles alerts and labels transactions", ("alerts", "label")),
+    "modeller": Duty(
+        "trains and promotes models, changes rules and lists",
+        ("models", "rules", "lists", "train", "retrain"),
+    ),
+    "auditor": Duty(
+        "reads everything, changes nothing",
+        ("verify", "rebuild", "quality", "drift", "card", "terminal", "transaction", "deadletters"),
+    ),
+    "repairer": Duty(
+        "writes lost rows again, and sends dead-letter records again or skips them",
+        ("rewrite", "deadletters redrive", "deadletters skip"),
+    ),
+    "replayer": Duty(
+        f"scores past transactions again, in replays whose names begin with `{REPLAYS}`", ("replay",)
+    ),
+    "repartitioner": Duty("changes the number of partitions", ("repartition",)),
+    "eraser": Duty("deletes what is stored about a card", ("erase",)),
+    "keeper": Duty("saves and restores what is only in Cassandra", ("backup", "restore")),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,87 +105,136 @@ class TableGrant:
     permissions: tuple[str, ...]
 
 
-def grants_of(role: Role, settings: Settings) -> list[Grant]:  # noqa: PLR0911
+def grants_of(role: Role, settings: Settings) -> list[Grant]:
     """The smallest grants at Kafka with which a role does its work."""
-    topics = Topics(settings)
-    if role == "setup":
-        return _of(topics.all, "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER")
-    if role == "producer":
-        return _of((topics.transactions, topics.labels), "WRITE", "DESCRIBE")
-    if role in ("analyst", "keeper"):
-        return []
-    if role == "modeller":
-        return [
-            *_of((topics.control,), "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-            *_of((topics.enriched,), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
-        ]
-    if role == "notifier":
-        return [
-            *_of((topics.alerts,), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
-            *_of((topics.notifications,), "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-            Grant("group", f"{settings.deployment}-notify-", ("READ",), prefixed=True),
-        ]
-    if role == "auditor":
-        group = Grant("group", settings.deployment, ("DESCRIBE",))
-        before = [
-            Topics(settings.model_copy(update={"generation": number})).enriched
-            for number in range(1, settings.generation)
-        ]
-        return [*_of((*topics.all, *before), "READ", "DESCRIBE", "DESCRIBE_CONFIGS"), group]
-    if role == "eraser":
-        group = Grant("group", settings.deployment, ("DESCRIBE",))
-        ordered = (topics.transactions, topics.labels, topics.control)
-        others = [topic for topic in topics.all if topic not in ordered]
-        return [
-            *_of(ordered, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-            *_of(others, "DESCRIBE", "DESCRIBE_CONFIGS"),
-            group,
-        ]
-    only_written = (topics.duplicates, topics.late_transactions)
-    only_seen = (topics.notifications,)
-    read = [topic for topic in topics.all if topic not in (*only_written, *only_seen)]
-    return [
-        *_of(read, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-        *_of(only_written, "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-        *_of(only_seen, "DESCRIBE", "DESCRIBE_CONFIGS"),
-        Grant("group", settings.deployment, ("READ",)),
-    ]
+    return _kafka_grants(settings)[role]
 
 
-def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:  # noqa: PLR0911
+def table_grants_of(role: Role, settings: Settings) -> list[TableGrant]:
     """The smallest grants at Cassandra with which a role does its work."""
+    return _cassandra_grants(settings)[role]
 
+
+def _kafka_grants(settings: Settings) -> dict[Role, list[Grant]]:
+    topics = Topics(settings)
+
+    def on(names: Iterable[TopicSpec], *operations: str) -> list[Grant]:
+        return [Grant("topic", topic.name, operations) for topic in names]
+
+    def rest(*named: TopicSpec) -> list[Grant]:
+        """Commands check all topics before they read some."""
+        return on([topic for topic in topics.all if topic not in named], *_SEE)
+
+    name = settings.deployment
+    group, seen_group = Grant("group", name, ("READ",)), Grant("group", name, ("DESCRIBE",))
+    sources = (topics.transactions, topics.labels)
+    earlier = [
+        Topics(settings.model_copy(update={"generation": number})).enriched
+        for number in range(1, settings.generation)
+    ]
+    # where one number of partitions ends and the next one begins is in the changelog of parked labels
+    history = (topics.labels_changelog,) if earlier else ()
+    outputs = (topics.duplicates, topics.late_transactions)
+    learned = (topics.enriched, topics.predictions, topics.labels)
+    repaired = (topics.transactions, topics.dead_letters)
+    rewritten = (
+        topics.labels, topics.predictions, topics.refunds, topics.alerts, topics.enriched, *earlier, *history,
+    )  # fmt: skip
+    replayed = (topics.transactions, topics.enriched, topics.control, topics.dead_letters, *history)
+    return {
+        "setup": on(topics.all, "CREATE", *_SEE, "ALTER"),
+        "worker": [
+            *on([one for one in topics.all if one not in (*outputs, topics.notifications)], *_CHANGE),
+            *on(outputs, "WRITE", *_SEE),
+            *on((topics.notifications,), *_SEE),
+            group,
+        ],
+        "notifier": [
+            *on((topics.alerts,), *_READ),
+            *on((topics.notifications,), *_CHANGE),
+            Grant("group", f"{name}-notify-", ("READ",), prefixed=True),
+        ],
+        "producer": on(sources, "WRITE", "DESCRIBE"),
+        "analyst": on((topics.labels,), "WRITE", "DESCRIBE"),
+        "modeller": [
+            *on((topics.control,), *_CHANGE),
+            *on(learned, *_READ),
+            *rest(topics.control, *learned),
+            seen_group,
+        ],
+        "auditor": [*on((*topics.all, *earlier), *_READ), seen_group],
+        "repairer": [
+            *on(repaired, *_CHANGE),
+            *on(rewritten, *_READ),
+            *rest(*repaired, *rewritten),
+            seen_group,
+        ],
+        "replayer": [
+            *on(replayed, *_READ),
+            *rest(*replayed),
+            Grant(
+                "topic", settings.topic_prefix + REPLAYS, ("CREATE", "DELETE", "WRITE", *_SEE), prefixed=True
+            ),
+            seen_group,
+        ],
+        "repartitioner": [*_of_repartitioner(settings, topics), seen_group],
+        "eraser": [
+            *on((*sources, topics.control), *_CHANGE),
+            *rest(*sources, topics.control),
+            seen_group,
+        ],
+        "keeper": [],
+    }  # fmt: skip
+
+
+def _of_repartitioner(settings: Settings, topics: Topics) -> list[Grant]:
+    """On topics of the present generation and of the next one, and on what `--finish` deletes."""
+    after = Topics(settings.model_copy(update={"generation": settings.generation + 1}))
+    _, outdated = earlier_names(settings)
+    operations = {
+        **{topic.name: ("ALTER", *_SEE) for topic in topics.all},
+        **{
+            topic.name: ("READ", "ALTER", *_SEE)
+            for topic in (topics.transactions, topics.dead_letters)
+        },
+        **{topic.name: ("READ", "DELETE", *_SEE) for topic in own_topics(topics)},
+        topics.enriched.name: _READ,
+        **{topic.name: (*_CHANGE, "CREATE", "DELETE") for topic in own_topics(after)},
+        **dict.fromkeys(outdated, ("DELETE", "DESCRIBE")),
+    }
+    return [Grant("topic", name, allowed) for name, allowed in operations.items()]
+
+
+def _cassandra_grants(settings: Settings) -> dict[Role, list[TableGrant]]:
     def on(tables: Iterable[str], *permissions: str) -> list[TableGrant]:
         return [TableGrant(f"TABLE {settings.keyspace}.{name}", permissions) for name in tables]
 
-    if role == "setup":
-        # whoever creates something is granted everything on it by Cassandra itself
-        return [TableGrant("ALL KEYSPACES", ("CREATE",))]
-    if role == "producer":
-        return []
-    if role == "notifier":
-        return on(("alert_acks", "alert_snoozes", "alert_reviews"), "SELECT")
-    if role == "analyst":
-        acted = ("alert_acks", "alert_snoozes")
-        return [*on(("alerts",), "SELECT"), *on(acted, "SELECT", "MODIFY")]
-    if role == "modeller":
-        read = (*_COMPARED, "schema_migrations")
-        return [
-            *on((*_MODELS, "model_gates", "schema_lock"), "SELECT", "MODIFY"),
-            *on(read, "SELECT"),
-        ]
-    if role == "auditor":
-        return on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, "schema_migrations"), "SELECT")
-    if role == "eraser":
-        return on((*_TABLES, *_JUDGED, _ERASURES, "schema_lock"), "SELECT", "MODIFY")
-    if role == "keeper":
-        return [
-            *on((*_MODELS, "model_gates", *_JUDGED, _ERASURES, *_TABLES), "SELECT", "MODIFY"),
-            *on(("schema_migrations",), "SELECT"),
-        ]
-    written = (*_TABLES, *_JUDGED, *_MODELS)
-    return [*on(written, "SELECT", "MODIFY"), *on(("schema_migrations",), "SELECT")]
-
-
-def _of(topics: Iterable[TopicSpec], *operations: str) -> list[Grant]:
-    return [Grant("topic", topic.name, operations) for topic in topics]
+    # whoever creates something is granted everything on it by Cassandra itself
+    create = TableGrant("ALL KEYSPACES", ("CREATE",))
+    schema = on(("schema_migrations",), "SELECT")
+    both = ("SELECT", "MODIFY")
+    acted = ("alert_acks", "alert_snoozes")
+    return {
+        "setup": [create],
+        "worker": [*on((*_TABLES, *_JUDGED, *_MODELS), *both), *schema],
+        "notifier": on(_JUDGED, "SELECT"),
+        "producer": [],
+        "analyst": [
+            *on(("alerts", "alert_reviews", "predictions"), "SELECT"),
+            *on(acted, *both),
+        ],
+        "modeller": [
+            *on((*_MODELS, "model_gates", "schema_lock"), *both),
+            *on(_COMPARED, "SELECT"),
+            *schema,
+        ],
+        "auditor": [*on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES), "SELECT"), *schema],
+        "repairer": [*on(_TABLES, "MODIFY"), *schema],
+        "replayer": [create, *on((*_COMPARED, *_MODELS), "SELECT")],
+        "repartitioner": [],
+        "eraser": on((*_TABLES, *_JUDGED, _ERASURES, "schema_lock"), *both),
+        "keeper": [
+            *on((*_MODELS, "model_gates", *_JUDGED, _ERASURES, *_TABLES), *both),
+            *schema,
+        ],
+    }
