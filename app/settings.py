@@ -101,6 +101,10 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         "400d",
         description="how long rows in Cassandra are kept: a duration such as 400d, or forever",
     )
+    audit_ttl: str = Field(
+        "1825d",
+        description="how long audit records of changes are kept in Cassandra: a duration such as 1825d, or forever",
+    )
     sink_batch_bytes: int = Field(
         40_960,
         ge=1_024,
@@ -297,7 +301,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         (parse_field_names if info.field_name == "field_names" else parse_dropped)(value)
         return value
 
-    @field_validator("retention", "prediction_ttl")
+    @field_validator("retention", "prediction_ttl", "audit_ttl")
     @classmethod
     def _forever_or_duration(cls, value: str) -> str:
         if value != "forever" and parse_duration_ms(value) < 1_000:
@@ -305,7 +309,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
             raise ValueError(msg)
         return value
 
-    @field_validator("prediction_ttl")
+    @field_validator("prediction_ttl", "audit_ttl")
     @classmethod
     def _cassandra_takes_it(cls, value: str) -> str:
         if value != "forever" and parse_duration_ms(value) > _MOST_TTL_DAYS * DAY_MS:
@@ -372,13 +376,21 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     @property
     def ttl_seconds(self) -> int:
         """Time to live of predictions and labels in seconds, 0 for ever."""
-        ttl = self.prediction_ttl
-        return 0 if ttl == "forever" else parse_duration_ms(ttl) // 1000
+        return _seconds(self.prediction_ttl)
+
+    @property
+    def audit_ttl_seconds(self) -> int:
+        """The same of audit records."""
+        return _seconds(self.audit_ttl)
 
     @property
     def state_dir(self) -> Path:
         """The folder of this worker's tables."""
         return self.datadir or self.home / "workers" / str(self.web_port)
+
+
+def _seconds(ttl: str) -> int:
+    return 0 if ttl == "forever" else parse_duration_ms(ttl) // 1000
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from app.cassandra.alert_queries import AlertQuery
+from app.cassandra.audit_records import AuditRecord
 from app.cassandra.review_order import Ranking, ranking
 from app.cassandra.review_rows import Review
 from app.cassandra.stored_alert import Alert
@@ -139,6 +140,8 @@ class DictWorker:
         self.period: tuple[int | None, int | None] | None = None
         self.reviews = DictReviews()
         self.labels: list[dict[str, Any]] = []
+        self.written: list[AuditRecord] = []
+        self.kept: dict[str, AuditRecord] = {}
         self.looked_for_labels = 0
         self.counted = CounterTotals()
         self.labelled_counts = LabelledCounts()._asdict()
@@ -188,6 +191,10 @@ class DictWorker:
 
     async def look_up(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         return ask(*arguments)
+
+    async def keep_records(self, *records: AuditRecord) -> None:
+        self.written += records
+        self.kept |= {record.id: record for record in records}
 
     async def send_labels(self, labels: Sequence[dict[str, Any]]) -> None:
         self.labels += labels

@@ -28,6 +28,7 @@ from app.settings import Settings
 #: artifact is there.
 ONLY_HERE = (
     "model_artifacts", "models", "model_gates", "alert_acks", "alert_reviews", "alert_snoozes", "erasures",
+    "audit_records",
 )  # fmt: skip
 #: What topics have, as long as they keep it.
 FROM_TOPICS = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")

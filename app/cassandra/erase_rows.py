@@ -14,9 +14,11 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
 
+from app.cassandra.erase_audit_records import AUDIT_RECORDS, pseudonymise
 from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.replay_targets import replayed_keyspace
 from app.cassandra.session import SCAN, explained
+from app.domain.audit_objects import CardErasure
 from app.settings import Settings
 from app.topics import Topics
 
@@ -135,7 +137,8 @@ class Erasure:
         reason: why.
         place: partition and offset of its record on `transactions`.
         labels: by partition of `labels`, the offset of its record there.
-        deleted: rows by table; under `KEPT`, changes that name the card and had to be kept.
+        deleted: rows by table, of `audit_records` those that are changed; under `KEPT`, changes that name the card and
+            had to be kept.
         gone_by: by topic, when its last record of the card is gone at the latest, epoch milliseconds.
         card_hash, salt: by which a card is recognised.
     """
@@ -172,15 +175,22 @@ def hash_of(card_id: str, salt: str) -> str:
 
 
 def delete_card(
-    session: Session, settings: Settings, card_id: str, before: Before, *, dry_run: bool = False
+    session: Session,
+    settings: Settings,
+    card_id: str,
+    before: Before,
+    *,
+    card_hash: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, int]:
-    """Delete the rows of a card; gives their number by table.
+    """Delete the rows of a card, and take it out of audit records; gives their number by table.
 
     Args:
         session: to read and write with.
         settings: keyspace.
         card_id: the card.
         before: which of its rows.
+        card_hash: what takes its place in audit records; None: they are not looked at, because all would be read.
         dry_run: delete nothing, only count.
 
     Raises:
@@ -208,6 +218,11 @@ def delete_card(
             gone = sorted(of_alerts - left.keys())
             deleted[name] = _of_alerts(session, settings, name, gone, dry_run=dry_run)
         deleted[SNOOZES] = _snooze(session, settings, card_id, before, dry_run=dry_run)
+        if card_hash is not None:
+            erasure = CardErasure(card_id, card_hash)
+            deleted[AUDIT_RECORDS] = pseudonymise(
+                session, settings, erasure, before.at_ms, dry_run=dry_run
+            )
     return deleted
 
 

@@ -4,11 +4,14 @@ The erase record on `transactions`, by which `fraudstream erase --again` finds a
 record stays, and recognises the card by a salted hash.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from app.cassandra.erase_audit_records import AUDIT_RECORDS
 from app.cassandra.erase_rows import ALERT_KEY, ALERT_TABLES, SNOOZES, Erasure
+from app.domain.audit_objects import words_in
 
 #: Cards whose look-up is remembered: rows of one card are often together.
 _REMEMBERED = 100_000
@@ -41,6 +44,8 @@ class ErasedRows:
             # it names no card; it goes with the last transaction of its alert
             alert = tuple(row[name] for name in ALERT_KEY)
             return alert in self._gone and alert not in self._left
+        if table == AUDIT_RECORDS:
+            return self._is_record(row)
         of_card = table != SNOOZES or row["kind"] == "card"
         card = row.get("id" if table == SNOOZES else "card_id") if of_card else None
         if card is None:
@@ -51,6 +56,13 @@ class ErasedRows:
         if table == "alerts":
             (self._gone if erased else self._left).add(tuple(row[name] for name in ALERT_KEY))
         return erased
+
+    def _is_record(self, row: Mapping[str, Any]) -> bool:
+        """Whether an audit record names an erased card, as an object or as a word of a note."""
+        objects = row.get("objects") or ()
+        cards = {one.removeprefix("card/") for one in objects if one.startswith("card/")}
+        words = words_in(json.loads(row.get("details") or "{}"))
+        return any(row["at"] <= self._erased_at(one) for one in cards | words)
 
     def _look(self, card_id: str) -> int:
         """When a card was erased last, epoch milliseconds; -1: never."""

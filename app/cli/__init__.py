@@ -45,6 +45,7 @@ COMMANDS = {
     "repartition": "app.cli.repartition:repartition",
     "verify": "app.cli.verify:verify",
     "erase": "app.cli.erase:erase",
+    "audit": "app.cli.audit:audit",
     "bench": "app.cli.bench:bench",
     "handbook": "app.cli.handbook:handbook",
 }

@@ -9,6 +9,7 @@ import orjson
 
 from app import display
 from app.change_author import user_name
+from app.cli.change_records import audit_record, by_option
 from app.cli.options import POSITIVE, duration_ms, json_option, moment_ms
 from app.domain.alert_policy import SEVERITIES
 from app.durations import DAY_MS
@@ -31,7 +32,6 @@ def alerts() -> None:
     """
 
 
-_by = click.option("--by", metavar="NAME", help="Name to record.  [default: your user name]")
 _note = click.option("--note", metavar="TEXT", default="", help="Note to record.")
 
 
@@ -127,24 +127,27 @@ def show(alert_id: str, as_json: bool) -> None:
     epilog="\b\nExample:  fraudstream alerts ack 20261129T103000-3f9a1c2b4d5e6f70 --note 'called the customer'"
 )
 @click.argument("alert_ids", metavar="ID...", nargs=-1, required=True)
-@_by
+@by_option
 @_note
 def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
     """Acknowledge alerts that have been handled. `list` then leaves them out.
 
-    This does not label the transactions: use `fraudstream label`.
+    This does not label the transactions: use `fraudstream label`. `fraudstream audit` lists acknowledgements.
     """
     from app.cassandra.alert_queries import acknowledge
+    from app.cassandra.audit_records import recorded
     from app.cassandra.session import connected
 
-    settings = load_settings()
-    for alert_id in alert_ids:  # none is acknowledged if one is unknown
-        _found(settings, alert_id)
+    settings, by = load_settings(), by or user_name()
+    # none is acknowledged if one is unknown
+    cards = {alert_id: _found(settings, alert_id).card_id for alert_id in alert_ids}
     with connected(settings) as session:
-        for alert_id in alert_ids:
-            acknowledge(
-                session, settings, alert_id, by=by or user_name(), note=note, now_ms=_now_ms()
+        for alert_id, card_id in cards.items():
+            change = audit_record(
+                "acknowledge", (f"alert/{alert_id}", f"card/{card_id}"), by, note=note
             )
+            with recorded(session, settings, change):
+                acknowledge(session, settings, alert_id, by=by, note=note, now_ms=change.at_ms)
             click.echo(f"{alert_id} is acknowledged")
 
 
@@ -167,7 +170,7 @@ def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
 @click.option(
     "--until", "until_ms", metavar="TIME", callback=moment_ms, help="End time, such as 2026-12-01."
 )
-@_by
+@by_option
 @_note
 def snooze(
     card: str | None,
@@ -183,11 +186,12 @@ def snooze(
     The alerts are still on the topic, in the table, and in `list --all`. `fraudstream notify` applies a snooze within
     a few seconds.
     """
+    from app.cassandra.audit_records import recorded
     from app.cassandra.session import connected
     from app.cassandra.snoozes import Snooze, list_snoozes
     from app.cassandra.snoozes import snooze as put
 
-    settings, now = load_settings(), _now_ms()
+    settings, now, by = load_settings(), _now_ms(), by or user_name()
     named = {"card": card, "terminal": terminal, "rule": rule}
     chosen = [(kind, name) for kind, name in named.items() if name is not None]
     with connected(settings) as session:
@@ -205,7 +209,9 @@ def snooze(
             raise UsageError(msg)
         ((kind, name),) = chosen
         end = until_ms if until_ms is not None else now + (for_ms or 0)
-        put(session, settings, Snooze(kind, name, end, by or user_name(), note), now_ms=now)
+        change = audit_record("snooze", (f"{kind}/{name}",), by, until=display.iso(end), note=note)
+        with recorded(session, settings, change):
+            put(session, settings, Snooze(kind, name, end, by, note), now_ms=now)
     what = f"{kind} {display.printable(name)}"
     if end <= now:
         click.echo(f"{what} is no longer snoozed")

@@ -27,7 +27,7 @@ def backup(folder: Path, rows: bool, as_json: bool) -> None:
     r"""Save what is only in Cassandra into a new or empty folder.
 
     It saves registered models and their gates, acknowledgements, reviews and snoozes of alerts, and the audit records
-    of erasures. Workers may run. Settings, keys and user files are not included.
+    of changes and of erasures. Workers may run. Settings, keys and user files are not included.
 
     \b
     Exit codes:  0  everything is saved

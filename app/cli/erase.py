@@ -61,7 +61,8 @@ def erase(
     It deletes at once: the card's rows in Cassandra, its state, labels that wait for its transactions, its entries on
     lists. Changes that name it only in a note or reason are deleted, unless the current model, rules or lists depend on
     them. Kafka deletes its records later: the command shows by when, for each topic. Workers must be running.
-    Transactions of the card that arrive afterwards start from scratch. An audit record stays, without the card's id.
+    Transactions of the card that arrive afterwards start from scratch. An audit record of the erasure stays; in audit
+    records of changes, a salted hash takes the place of the card's id.
 
     With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; records under the raw card id, too, unless
     FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.
@@ -129,7 +130,8 @@ def _show(reports: "list[Report]", as_json: bool, *, would: bool = False) -> Non
         head = "Would delete" if would else f"Erasure {erasure.id}: deleted"
         click.echo(f"{head} from Cassandra:")
         for table, rows in erasure.rows.items():
-            click.echo(f"  {table:<24} {rows:>9,}")
+            how = "  (stay, without the card's id)" if table == "audit_records" else ""
+            click.echo(f"  {table:<24} {rows:>9,}{how}")
         click.echo(
             f"{'Would delete' if would else 'Deleted'} {report.changes:,} changes that name it from control."
         )

@@ -4,23 +4,27 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 
 from app import display
+from app.cli.change_records import audit_record, by_option
 from app.cli.options import valid_id
 from app.domain.event_times import parse_moment_ms
 from app.domain.transaction import DeadRecordError
 from app.errors import NotFoundError, UsageError
 from app.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from cassandra.cluster import Session
+
 
 @click.command(
     epilog="\b\nExamples:  fraudstream label t-3 fraud\n"
     "           fraudstream label t-3 t-4 genuine --at 2026-11-20T09:00:00Z\n"
-    "           fraudstream label t-3 fraud --card card-1"
+    "           fraudstream label t-3 fraud --card card-1 --by ann"
 )
 @click.argument("transaction_ids", metavar="ID...", nargs=-1, required=True)
 @click.argument("verdict", type=click.Choice(["fraud", "genuine"]))
@@ -35,21 +39,29 @@ from app.settings import Settings, load_settings
     is_flag=True,
     help="Also label unknown transactions: the labels wait for them, up to FRAUDSTREAM_LABEL_WAIT.",
 )
+@by_option
 def label(
-    transaction_ids: tuple[str, ...], verdict: str, card: str | None, at: str | None, wait: bool
+    transaction_ids: tuple[str, ...],
+    verdict: str,
+    card: str | None,
+    at: str | None,
+    wait: bool,
+    by: str | None,
 ) -> None:
     r"""Label transactions as fraud or as genuine.
 
     Each id is looked up in Cassandra first. If one is unknown or ambiguous, no label is sent. The labels go to the
     topic `labels`; a running worker stores each one beside its transaction and applies it at its
-    terminal. The latest label of a transaction wins.
+    terminal. The latest label of a transaction wins. `fraudstream audit` lists who set labels.
 
     \b
     Exit codes:  0  all labels were sent
                  2  several transactions have an id: use --card
-                 3  Kafka or Cassandra does not answer (--wait does not need Cassandra)
+                 3  Kafka or Cassandra does not answer, or the audit record cannot be written: no label is sent
                  4  a transaction is unknown: check the id, or use --wait
     """
+    from app.cassandra.audit_records import recorded
+    from app.cassandra.session import connected
     from app.ops import produce as tool
     from app.topics import Topics
     from app.wire.label_records import label_object, label_of_row
@@ -64,26 +76,32 @@ def label(
     if at is not None:
         labelled_at_ms = _moment_ms(at)
         _check_time(at, labelled_at_ms, now_ms + settings.max_future_skew)
-    if wait:
-        at_text = display.iso(labelled_at_ms)
-        labels = [
-            label_object(name, is_fraud=is_fraud, labelled_at=at_text, card_id=card) for name in ids
-        ]
-    else:
-        labels = [
-            label_of_row(row, is_fraud=is_fraud, at_ms=labelled_at_ms)
-            for row in _rows(settings, ids, card)
-        ]
-    pairs = [(one["transaction_id"].encode(), orjson.dumps(one)) for one in labels]
-    with tool.quiet_client():
-        report = asyncio.run(
-            tool.produce(pairs, settings=settings, topic=Topics(settings).labels.name)
-        )
+    with connected(settings) as session:
+        if wait:
+            at_text = display.iso(labelled_at_ms)
+            labels = [
+                label_object(name, is_fraud=is_fraud, labelled_at=at_text, card_id=card)
+                for name in ids
+            ]
+            cards = {card} - {None}
+        else:
+            rows = list(_rows(session, settings, ids, card))
+            labels = [label_of_row(row, is_fraud=is_fraud, at_ms=labelled_at_ms) for row in rows]
+            cards = {row["card_id"] for row in rows}
+        pairs = [(one["transaction_id"].encode(), orjson.dumps(one)) for one in labels]
+        objects = [f"transaction/{name}" for name in ids] + [f"card/{name}" for name in cards]
+        change = audit_record("label", objects, by, verdict=verdict, labelled_at=at)
+        with recorded(session, settings, change), tool.quiet_client():
+            report = asyncio.run(
+                tool.produce(pairs, settings=settings, topic=Topics(settings).labels.name)
+            )
     for name in ids:
         click.echo(f"{display.printable(name)} is {verdict}: sent to {report.topic}")
 
 
-def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    session: "Session", settings: Settings, ids: Sequence[str], card: str | None
+) -> Iterator[dict[str, Any]]:
     """Each transaction, as Cassandra has it.
 
     Raises:
@@ -91,10 +109,8 @@ def _rows(settings: Settings, ids: Sequence[str], card: str | None) -> Iterator[
         UsageError: several have an id.
     """
     from app.cassandra.label_queries import find_places
-    from app.cassandra.session import connected
 
-    with connected(settings) as session:
-        found = find_places(session, settings, ids)
+    found = find_places(session, settings, ids)
     of_card = [[row for row in rows if card in (None, row["card_id"])] for rows in found]
     if unknown := [name for name, rows in zip(ids, of_card, strict=True) if not rows]:
         names = ", ".join(map(display.printable, unknown[:5])) + (", ..." if unknown[5:] else "")

@@ -107,7 +107,9 @@ async def erase(
         )
         await asyncio.to_thread(record_erasure, session, settings, erasure)
         await _wait(log, timeout_seconds, progress)
-        deleted = await asyncio.to_thread(delete_card, session, settings, card_id, before)
+        deleted = await asyncio.to_thread(
+            delete_card, session, settings, card_id, before, card_hash=erasure.card_hash
+        )
         dates, undated = await dates_of(settings, _now_ms())  # nothing of the card is sent any more
         erasure = replace(erasure, deleted=erasure.deleted | deleted, gone_by=dates)
         await asyncio.to_thread(record_erasure, session, settings, erasure)
@@ -152,7 +154,7 @@ async def preview(settings: Settings, card_id: str) -> Report:
         cleaned = await would_clean(log, card_id)
         replays = await asyncio.to_thread(replays_beside, session, settings)
         rows = await asyncio.to_thread(
-            delete_card, session, settings, card_id, Before(), dry_run=True
+            delete_card, session, settings, card_id, Before(), card_hash="", dry_run=True
         )
     dates, undated = await dates_of(settings, _now_ms())
     place = partition_of(settings.partitions)(card_id.encode()), -1
@@ -219,7 +221,11 @@ async def again(settings: Settings, *, timeout_seconds: float, progress: Progres
                 _received_ms(record),
                 await _labels_received_ms(log, erasure, card_id),
             )
-            rows = await asyncio.to_thread(delete_card, session, settings, card_id, before)
+            # audit records do not come back by a rebuild
+            its = None if erasure.rows else erasure.card_hash
+            rows = await asyncio.to_thread(
+                delete_card, session, settings, card_id, before, card_hash=its
+            )
             dates, _ = await dates_of(settings, _now_ms())
             counted = counted_again(erasure, rows, dates)
             if counted != erasure:

@@ -29,7 +29,7 @@ _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alert
 _MODELS = ("models", "model_artifacts")
 _COMPARED = ("predictions", "labels")
 _JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
-_ERASURES = "erasures"
+_ERASURES, _AUDIT = "erasures", "audit_records"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ DUTIES: dict[Role, Duty] = {
     "setup": Duty("creates and checks topics and tables", ("topics", "migrate")),
     "worker": Duty("scores transactions", ("worker",)),
     "notifier": Duty("sends notifications about alerts", ("notify",)),
-    "producer": Duty("sends transactions and labels, as your systems do", ("produce", "label --wait")),
+    "producer": Duty("sends transactions and labels, as your systems do", ("produce",)),
     "analyst": Duty("handles alerts and labels transactions", ("alerts", "label")),
     "modeller": Duty(
         "trains and promotes models, changes rules and lists",
@@ -60,7 +60,7 @@ DUTIES: dict[Role, Duty] = {
     ),
     "auditor": Duty(
         "reads everything, changes nothing",
-        ("verify", "rebuild", "quality", "drift", "card", "terminal", "transaction", "deadletters"),
+        ("verify", "audit", "rebuild", "quality", "drift", "card", "terminal", "transaction", "deadletters"),
     ),
     "repairer": Duty(
         "writes lost rows again, and sends dead-letter records again or skips them",
@@ -216,25 +216,26 @@ def _cassandra_grants(settings: Settings) -> dict[Role, list[TableGrant]]:
     acted = ("alert_acks", "alert_snoozes")
     return {
         "setup": [create],
-        "worker": [*on((*_TABLES, *_JUDGED, *_MODELS), *both), *schema],
+        "worker": [*on((*_TABLES, *_JUDGED, *_MODELS), *both), *on((_AUDIT,), "MODIFY"), *schema],
         "notifier": on(_JUDGED, "SELECT"),
         "producer": [],
         "analyst": [
             *on(("alerts", "alert_reviews", "predictions"), "SELECT"),
             *on(acted, *both),
+            *on((_AUDIT,), "MODIFY"),
         ],
         "modeller": [
             *on((*_MODELS, "model_gates", "schema_lock"), *both),
             *on(_COMPARED, "SELECT"),
             *schema,
         ],
-        "auditor": [*on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES), "SELECT"), *schema],
+        "auditor": [*on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, _AUDIT), "SELECT"), *schema],
         "repairer": [*on(_TABLES, "MODIFY"), *schema],
         "replayer": [create, *on((*_COMPARED, *_MODELS), "SELECT")],
         "repartitioner": [],
-        "eraser": on((*_TABLES, *_JUDGED, _ERASURES, "schema_lock"), *both),
+        "eraser": on((*_TABLES, *_JUDGED, _ERASURES, _AUDIT, "schema_lock"), *both),
         "keeper": [
-            *on((*_MODELS, "model_gates", *_JUDGED, _ERASURES, *_TABLES), *both),
+            *on((*_MODELS, "model_gates", *_JUDGED, _ERASURES, _AUDIT, *_TABLES), *both),
             *schema,
         ],
     }

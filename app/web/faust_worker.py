@@ -12,6 +12,7 @@ from faust.types import TP
 
 from app.blocks.faust.block_table import BlockTable
 from app.cassandra.alert_queries import AlertQuery, list_alerts
+from app.cassandra.audit_records import AuditRecord, write_records
 from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.label_queries import label_of
 from app.cassandra.prediction_queries import decisions_of, find_transaction
@@ -224,6 +225,14 @@ class FaustWorker:
         except KafkaError as error:
             msg = f"Kafka does not accept the label: {error}; try again"
             raise UnavailableError(msg) from error
+
+    async def keep_records(self, *records: AuditRecord) -> None:
+        """Write audit records."""
+
+        def write() -> None:
+            write_records(shared_session(self.settings), self.settings, records)
+
+        await self.look_up(write)
 
     async def append(
         self, partition: int, key: bytes, value: bytes, headers: list[tuple[str, bytes]]

@@ -63,4 +63,4 @@ async def _is_stored(worker: Worker, name: str, event_time_ms: int, at_ms: int) 
         pause *= 2
 
 
-PAGES = (Route("POST", "/label", judge, Role.ANALYST),)
+PAGES = (Route("POST", "/label", judge, Role.ANALYST, action="label"),)

@@ -76,6 +76,7 @@ async def take_this(request: web.Request) -> web.Response:
         if wants_json(request):
             raise
         query["said"] = str(error)
+        audited(request, refused=str(error))
     else:
         audited(request, took=name)
         if wants_json(request):
@@ -99,12 +100,14 @@ async def decide(request: web.Request) -> web.Response:
     audited(request, alert=name, verdict=verdict)
     seen = str(sent.get("seen", "")) or {str(one) for one in sent.getall("transaction", [])} or None
     labels = await queue.decide(by, name, verdict, seen, note)
+    audited(request, labels=labels)
     told: dict[str, Any] = {"verdict": verdict, "labels": labels, "alerts": 1, "with_others": 0}
     for field, decide_all in (("card", queue.decide_card), ("terminal", queue.decide_terminal)):
         for one in sent.getall(field, []):  # other open alerts, too
             decided, more, others = await decide_all(by, str(one), verdict, note)
             audited(request, also=[*audit_details(request).get("also", ()), *decided])
             told["labels"] += more
+            audited(request, labels=told["labels"])
             told["alerts"] += len(decided)
             told["with_others"] += others
     return await _next(request, _skipped(sent.getall("skip", [])), told)
@@ -174,8 +177,8 @@ def _skipped(names: Any) -> list[str]:
 
 PAGES = (
     *(Route("GET", f"/review{rest}", show, Role.ANALYST) for rest in ("", "/", ".json")),
-    Route("POST", "/review/next", take, Role.ANALYST),
-    Route("POST", "/review/take", take_this, Role.ANALYST),
-    Route("POST", "/review/later", later, Role.ANALYST),
-    Route("POST", "/review/verdict", decide, Role.ANALYST),
+    Route("POST", "/review/next", take, Role.ANALYST, action="claim"),
+    Route("POST", "/review/take", take_this, Role.ANALYST, action="claim"),
+    Route("POST", "/review/later", later, Role.ANALYST, action="release"),
+    Route("POST", "/review/verdict", decide, Role.ANALYST, action="verdict"),
 )

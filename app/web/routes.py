@@ -10,8 +10,9 @@ PAGES = (
 ```
 
 Whatever changes something is a POST: it needs the form's CSRF token (`{{ viewer.csrf_field }}` in the template) unless
-a bearer token asks, and leaves an audit record. `audited(request, verdict="fraud")` adds to that record; ids of cards
-do not belong there. `who(request)` says who asks; templates know them as `viewer`.
+a bearer token asks, and leaves an audit record (access/audit.py). `audited(request, verdict="fraud")` adds to that
+record; ids of cards do not belong there, because it is logged as well. `who(request)` says who asks; templates know
+them as `viewer`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,7 @@ class Route:
         role: who may ask.
         any_host: whether the Host header does not matter: probes of orchestrators ask by address.
         own_login: whether the handler itself checks who asks, and everything else: an interface for programs.
+        action: what audit records call the change; empty: it leaves a log line, but no record in Cassandra.
     """
 
     method: Literal["GET", "POST"]
@@ -45,6 +47,7 @@ class Route:
     role: Role
     any_host: bool = False
     own_login: bool = False
+    action: str = ""
 
 
 def who(_request: web.Request) -> Viewer:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from app.cassandra.alert_queries import AlertQuery
+from app.cassandra.audit_records import AuditRecord
 from app.cassandra.stored_alert import Alert
 from app.domain.features import Catalogue
 from app.kafka.recent_dead_letters import DeadLetterQuery, RecentDeadLetters
@@ -82,6 +83,14 @@ class Worker(Protocol):
 
         Raises:
             UnavailableError: Kafka does not accept them.
+        """
+
+    async def keep_records(self, *records: AuditRecord) -> None:
+        """Write audit records.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+            SchemaError: the table is missing.
         """
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:

@@ -1,6 +1,7 @@
 """Alerts on real servers: from flagged transactions to rows and lists; replays; acknowledgements and snoozes."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from cassandra.metadata import Murmur3Token
 
 from app.cassandra.alert_queries import find_alert, key_of
 from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.audit_records import AuditRecord, read_records, recorded
 from app.cassandra.prediction_rows import moment_of
 from app.cassandra.row_writer import RowWriter
 from app.cassandra.session import connected
-from app.domain.alert_policy import AlertPolicy, place_of
+from app.change_author import user_name
+from app.domain.alert_policy import AlertPolicy, day_of, place_of
+from app.durations import DAY_MS
+from app.errors import FraudstreamError, NotFoundError, SchemaError, UnavailableError
 from app.settings import Settings
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
@@ -104,10 +109,39 @@ def test_flagged_transactions_become_alerts_once(settings: Settings, tmp_path: P
     of_card = deployment.run("alerts", "list", "--card", "c1", "--all", "--json")
     assert {one["card_id"] for one in orjson.loads(of_card.stdout)["alerts"]} == {"c1"}
     deployment.run("alerts", "snooze", "--card", second["card_id"], "--for", "0s")
+    audit_lists_them(deployment, shown[0], second["card_id"])
     assert {a["state"] for a in listed(deployment, "--all")} == {"open", "acked"}
     missing = deployment.run("alerts", "show", "20200101T000000-0000000000000000")
     assert (missing.returncode, missing.stderr.count("\n")) == (4, 1)
     verify_compares_them(deployment, told)
+
+
+def audit_lists_them(deployment: Deployment, acked: dict[str, Any], snoozed: str) -> None:
+    """Who acknowledged and snoozed, found by author and by card."""
+
+    def changes(*options: str) -> list[dict[str, Any]]:
+        done = deployment.run("audit", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = orjson.loads(done.stdout)["records"]
+        return found
+
+    alert, card = acked["alert_id"], acked["card_id"]
+    (ack,) = changes("--by", "ann")
+    assert (ack["action"], ack["result"], ack["details"]) == (
+        "acknowledge",
+        "done",
+        {"note": "seen"},
+    )
+    assert ack["on"] == [f"alert/{alert}", f"card/{card}"]
+    assert ack in changes("--on", alert)
+    assert ack in changes("--on", card)
+    ended, begun = changes("--on", snoozed, "--by", user_name())  # newest first
+    assert ended["action"] == begun["action"] == "snooze"
+    assert ended["details"]["until"] < begun["details"]["until"]
+    assert changes("--limit", "1") == [ended]
+    assert changes("--to", ack["at"]) == changes("--on", "nobody") == []
+    text = deployment.run("audit").stdout
+    assert f"done     ann (command)  from {ack['from']}  acknowledge  alert/{alert}" in text
 
 
 def verify_compares_them(deployment: Deployment, told: list[dict[str, Any]]) -> None:
@@ -188,3 +222,49 @@ async def test_every_column_comes_back(session: Session, settings: Settings) -> 
         ).one()
         assert token["place"] == Murmur3Token.hash_fn(ALERTS.routing_key(row))
         assert token["amount"] * 100 == alert["amount_minor"]
+
+
+def test_records_say_how_a_change_ended(
+    session: Session, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    day, later = T0 // DAY_MS * DAY_MS, T0 // DAY_MS * DAY_MS + 3 * DAY_MS
+    settings = settings.model_copy(update={"audit_ttl": "2h"})
+
+    def changed(at_ms: int, error: BaseException | None = None) -> AuditRecord:
+        record = AuditRecord(at_ms, "ann", "command", "ann@desk", "label", frozenset({"card/c"}))
+        with suppress(FraudstreamError, KeyboardInterrupt):  # noqa: SIM117
+            with recorded(session, settings, record) as details:
+                details["verdict"] = "fraud"
+                if error is not None:
+                    raise error
+        return record
+
+    wanted = [
+        changed(later).ended("done", verdict="fraud"),
+        changed(day + 1, NotFoundError("none")).ended("refused", verdict="fraud", why="none"),
+        changed(day, UnavailableError("away")).ended("failed", verdict="fraud", why="away"),
+        changed(day - 1, KeyboardInterrupt()).ended("failed", verdict="fraud"),
+    ]
+
+    def read(from_ms: int, to_ms: int) -> list[AuditRecord]:
+        return list(read_records(session, settings, from_ms=from_ms, to_ms=to_ms))
+
+    assert read(day - 1, later + 1) == wanted  # newest first, each once
+    assert read(day, later) == wanted[1:3]
+    table = f"{settings.keyspace}.audit_records"
+    (row,) = session.execute(
+        f"SELECT TTL(details) AS left FROM {table} WHERE day = %s", (day_of(later),)
+    )
+    assert 7_000 < row["left"] <= 7_200
+    # whatever becomes of the record of its end, the change stands
+    record = AuditRecord(later, "bob", "command", "bob@desk", "label")
+    with recorded(session, settings, record):
+        session.execute(f"DROP TABLE {table}", timeout=60)
+    assert "stays `started`, although the change is done" in caplog.text
+    made = []
+    with (
+        pytest.raises(SchemaError, match="nothing was changed: the audit record cannot be written"),
+        recorded(session, settings, record),
+    ):
+        made.append(1)
+    assert made == []

@@ -37,6 +37,12 @@ STATEMENTS = (
     "{{'transactions': '2027-03-01T00:00:00Z'}})",
     "INSERT INTO {k}.model_gates (hash, champion, at, passed, report) VALUES "
     "('ab', 'cd', '2026-11-30T10:00:00Z', true, '{{}}')",
+    "INSERT INTO {k}.audit_records (day, at, id, author, action, objects, result, details) VALUES ('2026-11-30', "
+    "'2026-11-30T10:00:00Z', 'r1', 'ana', 'label', {{'card/c1', 'transaction/t1'}}, 'done', '{{}}') USING TTL 9000",
+    "INSERT INTO {k}.audit_records (day, at, id, author, action, objects, result, details) VALUES ('2026-11-30', "
+    "'2026-11-30T10:00:00Z', 'r2', 'ana', 'snooze', {{'rule/x'}}, 'done', '{{\"note\": \"as of c1.\"}}')",
+    "INSERT INTO {k}.audit_records (day, at, id, author, action, objects, result, details) VALUES ('2026-11-30', "
+    "'2026-11-30T10:00:00Z', 'r3', 'ana', 'snooze', {{'card/c12'}}, 'done', '{{}}')",
     "INSERT INTO {k}.refunds (card_id, month, event_time, transaction_id, amount_minor, amount, source_partition) "
     "VALUES ('c1', '2026-11', '2026-11-30T10:00:00Z', 'r1', -1050, -10.50, 2)",
     "INSERT INTO {k}.conflicting_predictions (card_id, month, event_time, transaction_id, source_partition, "
@@ -138,7 +144,7 @@ def test_saved_and_restored(
     at_ms = 4_000_000_000_000  # later than these rows were written
     card = Erasure("e2", at_ms, "bo", "asked", (0, 9), card_hash=hash_of("c1", "salt"), salt="salt")
     record_erasure(session, settings, card)
-    for table in ("refunds", "conflicting_predictions", "alert_snoozes"):
+    for table in ("refunds", "conflicting_predictions", "alert_snoozes", "audit_records"):
         session.execute(f"TRUNCATE {keyspace}.{table}", timeout=60)
     capsys.readouterr()
     assert run(["restore", str(folder), "--json"]) == 0
@@ -146,6 +152,9 @@ def test_saved_and_restored(
     for table in ("refunds", "conflicting_predictions", "alert_snoozes"):
         assert (written[table]["rows"], written[table]["erased"]) == (0, 1), table
         assert not list(session.execute(f"SELECT * FROM {keyspace}.{table}"))
+    assert (written["audit_records"]["rows"], written["audit_records"]["erased"]) == (1, 2)
+    (record,) = session.execute(f"SELECT id FROM {keyspace}.audit_records")
+    assert record["id"] == "r3"
     assert run(["restore", str(folder)]) == 0
     assert "refunds (1 left out: their cards were erased)" in capsys.readouterr().out
 

@@ -18,10 +18,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from app.cassandra.erase_audit_records import AUDIT_RECORDS
 from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES
 from app.cassandra.session import connected
 from app.devstack.server import ExtraConfiguration
 from app.devstack.stack import Stack
+from app.domain.transaction import hash_id
 from app.settings import ENV_PREFIX, NOT_SETTINGS, Settings
 from tests.builders import tx_bytes
 from tests.deployment import Deployment, Send, wait_until
@@ -158,10 +160,25 @@ def test_nothing_of_a_card_is_left(
     assert (audit["reason"], bool(audit["by"])) == ("request 4711", True)
     assert audit["deleted"]["predictions"] >= 20
     assert "was not erased" in deployment.run("erase", "--list", "--card", "c1").stdout
+    records = _changes(deployment, CARD)
+    assert {one["action"] for one in records} == {"label", "acknowledge", "snooze"}
+    assert {one["by"] for one in records if one["action"] == "label"} == {"ann"}
+    everything = json.dumps(_changes(deployment))
+    assert "because of erased-" in everything
+    assert CARD not in everything
+    assert hash_id(CARD).hex() not in everything
     own_stack.stop("cassandra")  # it drains: nothing is left in its commit log
     assert _files_with(cassandra) == []
     assert _files_with(kafka) == []
     assert _files_with(state) == []
+
+
+def _changes(deployment: Deployment, card: str | None = None) -> list[dict[str, Any]]:
+    """What `fraudstream audit` lists."""
+    done = deployment.run("audit", "--json", *(() if card is None else ("--on", card)))
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["records"]
+    return found
 
 
 def _records() -> list[Send]:
@@ -209,6 +226,8 @@ def _touch_everything(deployment: Deployment) -> None:
     for arguments in (
         ("lists", "add", "block", "card", CARD, "c7"),
         ("alerts", "snooze", "--card", CARD, "--for", "1h"),
+        ("alerts", "snooze", "--rule", "r", "--for", "1h", "--note", f"because of {CARD}"),
+        ("label", "tx-3", "fraud", "--by", "ann"),
     ):
         done = deployment.run(*arguments)
         assert done.returncode == 0, done.stderr
@@ -233,6 +252,7 @@ def _erase(deployment: Deployment) -> None:
     assert erasure["deleted"] == would["deleted"]
     assert all(erasure["deleted"][table.name] for table in CARD_TABLES), erasure
     assert erasure["deleted"]["alert_acks"] == erasure["deleted"][SNOOZES] == 1
+    assert erasure["deleted"][AUDIT_RECORDS] == 4
     assert erasure["gone_by"].keys() == {topic.name for topic in deployment.topics.all}
     assert erasure["no_date"] == []
 
@@ -266,7 +286,7 @@ def _files_with(folder: Path) -> list[str]:
     return found
 
 
-_TABLES = (*(table.name for table in CARD_TABLES), *ALERT_TABLES, SNOOZES)
+_TABLES = (*(table.name for table in CARD_TABLES), *ALERT_TABLES, SNOOZES, AUDIT_RECORDS)
 
 
 def _flush(session: Any, settings: Settings) -> None:

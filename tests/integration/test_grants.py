@@ -47,6 +47,12 @@ COMMANDS: tuple[tuple[Role, str], ...] = (
     ("modeller", "retrain"),
     ("analyst", "alerts list"),
 )
+#: Changes with an author, and who reads of them.
+RECORDED: tuple[tuple[Role, str], ...] = (
+    ("analyst", "label tx-x1 fraud --by ann"),
+    ("analyst", "alerts snooze --rule r --for 1h"),
+    ("auditor", "audit --by ann"),
+)
 LOADED = {"FRAUDSTREAM_LOG_LEVEL": "debug"}
 
 
@@ -123,6 +129,10 @@ def test_each_role_does_its_work_and_nothing_secret_is_written(bank: Bank, tmp_p
         done = auditor.run("verify", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         told = [bank.deployment(role).run(*line.split()) for role, line in COMMANDS]
+        for role, line in RECORDED:
+            told.append(bank.deployment(role).run(*line.split()))
+            assert told[-1].returncode == 0, told[-1].stderr
+        assert "label  card/" in told[-1].stdout
         saved = str(tmp_path / "saved")
         for line in (["backup", saved, "--rows"], ["restore", saved]):
             told.append(bank.deployment("keeper").run(*line))
@@ -221,6 +231,24 @@ def test_a_missing_grant_at_cassandra_is_named(bank: Bank, tmp_path: Path) -> No
     assert "Cassandra forbids it" in line
     assert "has no SELECT permission" in line
     assert "grant it to FRAUDSTREAM_CASSANDRA_USERNAME" in line
+
+
+def test_a_change_whose_audit_record_cannot_be_written_is_refused(bank: Bank) -> None:
+    analyst, table = (
+        bank.deployment("analyst"),
+        f"{bank.settings('analyst').keyspace}.audit_records",
+    )
+    snooze = ("alerts", "snooze", "--rule", "refused", "--for", "1h")
+    bank.cql(f'REVOKE MODIFY ON TABLE {table} FROM "{bank.user("analyst")}"')
+    try:
+        done = analyst.run(*snooze)
+    finally:
+        bank.cql(f'GRANT MODIFY ON TABLE {table} TO "{bank.user("analyst")}"')
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.strip().splitlines()
+    assert "nothing was changed: the audit record cannot be written: Cassandra forbids it" in line
+    assert "refused" not in analyst.run("alerts", "snooze").stdout
+    assert analyst.run(*snooze).returncode == 0
 
 
 def ended(settings: Settings, folder: Path) -> str:

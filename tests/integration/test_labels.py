@@ -55,13 +55,20 @@ def test_labels_reach_their_transactions_and_are_learned_from(
             assert text in line
 
         label("tx-0", "fraud")
-        label("tx-1", "tx-0", "fraud")
+        label("tx-1", "tx-0", "fraud", "--by", "ann")
         label("tx-0", "genuine")  # a correction
         refused(2, "c1", "tx-twice", "fraud")  # of which card?
         label("tx-twice", "fraud", "--wait")
         label("tx-twice", "fraud", "--card", "c2")
         refused(4, "tx-none", "tx-1", "tx-none", "genuine")  # never heard of
         label("tx-none", "fraud", "--wait")
+        done = deployment.run("audit", "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)["records"]
+        assert [(one["action"], one["result"]) for one in told] == [("label", "done")] * 6
+        (hers,) = (one for one in told if one["by"] == "ann")
+        assert hers["on"] == ["card/c0", "card/c1", "transaction/tx-0", "transaction/tx-1"]
+        assert hers["details"] == {"verdict": "fraud"}
         lines = [f"tx-{n},{n % 2},t{n % 5},c{n % 7},{T0 + n * 1_000}" for n in range(10, COUNT)] + [
             "tx-astray,1,t0,c0,1700000000000",
             f"tx-2,1,t2,not-its-card,{T0 + 2_000}",  # right but for the card: applied

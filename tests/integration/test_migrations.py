@@ -29,7 +29,7 @@ TITLES = [
     "001_keyspace", "002_predictions", "003_transaction_index", "004_labels", "005_conflicting_predictions",
     "006_refunds", "007_alerts", "008_models", "009_rules", "010_alert_reviews",
     "011_challengers",
-    "012_erasures",
+    "012_erasures", "013_audit_records",
 ]  # fmt: skip
 #: Number of a migration that there is not yet.
 NEXT = len(TITLES) + 1

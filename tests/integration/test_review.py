@@ -1,7 +1,8 @@
 """Twenty analysts at two workers and one Cassandra: every alert is decided once, and none is left."""
 
 import asyncio
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,18 @@ from app.cassandra.alert_queries import (
     alert_ids,
     alert_of_transaction,
     card_alerts,
+    days_back,
     list_alerts,
+    read_reviews,
 )
 from app.cassandra.alert_rows import ALERTS, AlertPacker
+from app.cassandra.audit_records import (
+    DONE,
+    STARTED,
+    AuditRecord,
+    read_records,
+    write_records,
+)
 from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.review_rows import Review
 from app.cassandra.row_writer import RowWriter
@@ -51,8 +61,14 @@ class CassandraWorker(DictWorker):
         super().__init__(**settings)
         self.reviews = store  # type: ignore[assignment]
 
+        self._store = store
+
     async def look_up(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(ask, *arguments)
+
+    async def keep_records(self, *records: AuditRecord) -> None:
+        store = self._store
+        await asyncio.to_thread(write_records, store._session, store._settings, records)
 
 
 async def store_rows(session: Session, settings: Settings, rows: list[Any]) -> None:
@@ -110,7 +126,31 @@ async def analyst(client: TestClient, token: str, number: int) -> list[tuple[str
 async def test_each_alert_is_decided_once_and_none_is_left(
     session: Session, settings: Settings, tmp_path: Path
 ) -> None:
+    before = time.time_ns() // 1_000_000
     await decide_all(session, settings, tmp_path, CARDS)
+    records = list(
+        read_records(session, settings, from_ms=before, to_ms=time.time_ns() // 1_000_000 + 1)
+    )
+    assert [one.at_ms for one in records] == sorted((one.at_ms for one in records), reverse=True)
+    assert {one.role for one in records} == {"analyst"}
+    assert STARTED not in {one.result for one in records}
+    by_action = defaultdict(list)
+    for one in records:
+        by_action[one.action, one.result].append(one)
+    decided = {
+        name: review.decided_by
+        for day in days_back(T0 - HOUR, NOW)
+        for name, review in read_reviews(session, settings, day).items()
+        if review.decided_by
+    }
+    assert decided
+    verdicts = by_action["verdict", DONE]
+    authors = {next(o for o in one.objects if o.startswith("alert/")): one.by for one in verdicts}
+    assert authors.items() >= {f"alert/{name}": by for name, by in decided.items()}.items()
+    # every verdict and every release was preceded by a claim of that alert by the same person
+    claims = {(one.by, name) for one in by_action["claim", DONE] for name in one.objects}
+    for one in (*verdicts, *by_action["release", DONE]):
+        assert any((one.by, name) in claims for name in one.objects), one
 
 
 async def decide_all(session: Session, settings: Settings, folder: Path, cards: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.blocks.core.row_precedence import MAX_DELETIONS, Deletions, follows
+from app.cassandra.erase_audit_records import AUDIT_RECORDS
 from app.cassandra.erase_rows import ALERT_TABLES, CARD_TABLES, SNOOZES, Before, Erasure, hash_of
 from app.cli.erase import erase as command
 from app.durations import DAY_MS
@@ -262,7 +263,7 @@ class TestTables:
     def test_every_table_that_names_cards_is_erased(self) -> None:
         text = "".join(path.read_text() for path in sorted(Path("cql").glob("*.cql")))
         tables = set(re.findall(r"CREATE TABLE IF NOT EXISTS \$\{keyspace\}\.(\w+)", text))
-        erased = {table.name for table in CARD_TABLES} | {*ALERT_TABLES, SNOOZES}
+        erased = {table.name for table in CARD_TABLES} | {*ALERT_TABLES, SNOOZES, AUDIT_RECORDS}
         assert tables == erased | self.others.keys(), (
             "erase a new table in app/cassandra/erase_rows.py, or list it here"
         )

@@ -38,6 +38,7 @@ def test_they_are_numbered_without_gaps_and_shipped() -> None:
         "010_alert_reviews",
         "011_challengers",
         "012_erasures",
+        "013_audit_records",
     ]
     assert len([f for f in files("cql").iterdir() if f.name.endswith(".cql")]) == len(migrations)
 
@@ -63,6 +64,7 @@ RELEASED = {
     "010_alert_reviews": "8edd00c841d4c712",
     "011_challengers": "a26b22802b0db6fc",
     "012_erasures": "85c4650444c633f2",
+    "013_audit_records": "c232e22fee165d37",
 }
 
 
@@ -209,7 +211,7 @@ def test_a_dry_run_asks_no_server(
     assert shown.startswith("CREATE KEYSPACE IF NOT EXISTS payments WITH replication")
     assert "payments.predictions (" in shown
     assert "USING 'sai';" in shown
-    assert len(list(dry_run(made()))) == 26
+    assert len(list(dry_run(made()))) == 27
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

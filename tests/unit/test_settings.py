@@ -24,6 +24,8 @@ def refusal() -> str:
         ("WINDOWS", "1 day", "'1 day' is not a duration"),
         ("PREDICTION_TTL", "500ms", "500ms is less than a second; write forever"),  # not: for ever
         ("PREDICTION_TTL", "0s", "0s is less than a second"),
+        ("AUDIT_TTL", "0s", "0s is less than a second"),
+        ("AUDIT_TTL", "7301d", "7301d is more than the 7300d that Cassandra allows"),
         ("PREDICTION_TTL", "7301d", "7301d is more than the 7300d that Cassandra allows"),
         ("RETENTION", "0s", "0s is less than a second"),
         ("SESSION_TIMEOUT", "0s", "0ms is less than 10ms"),

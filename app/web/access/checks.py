@@ -28,10 +28,11 @@ from aiohttp import web
 from aiohttp.web_urldispatcher import AbstractRoute
 
 from app.address_syntax import is_loopback
-from app.errors import SettingsError, UnavailableError
+from app.cassandra.audit_records import AuditRecord
+from app.errors import FraudstreamError, SettingsError, UnavailableError
 from app.settings import Settings
 from app.web import worker_requests
-from app.web.access.audit import record
+from app.web.access import audit
 from app.web.access.cookies import Cookies
 from app.web.access.csrf import Csrf
 from app.web.access.hosts import Hosts
@@ -39,7 +40,7 @@ from app.web.access.login_attempts import LOCAL_NAME, LoginAttempts
 from app.web.access.rate_limits import REQUEST_BURST, REQUESTS_PER_SECOND, RateLimit
 from app.web.access.request_bodies import in_time, read_body
 from app.web.access.signed_values import Session, Signer
-from app.web.replies import RefusedError, wants_json
+from app.web.replies import RefusedError, status_of, wants_json
 from app.web.roles import NOBODY, Role, Viewer, viewer
 from app.web.routes import Handler, Route
 
@@ -171,21 +172,29 @@ class AccessChecks:
             self._refuse(request, asker, page)
         if page.method != "POST":
             return await self._answer(request, page, asker)
-        outcome = 500
+        return await self._change(request, page, asker)
+
+    async def _change(self, request: web.Request, page: Route, asker: Viewer) -> web.StreamResponse:
+        """Answer what changes something, and write down who did what."""
+        outcome, why = 500, "this page failed"
+        begun: AuditRecord | None = None
         try:
             self._check_author(request, asker, page)
             async with in_time():
                 await self.csrf.check(request, asker)
+                await request.post()
+            begun = await audit.begin(request, asker, page)
             response = await self._answer(request, page, asker)
-            outcome = response.status
-        except RefusedError as error:
-            outcome = error.status
+            outcome, why = response.status, ""
+        except FraudstreamError as error:
+            outcome, why = status_of(error), str(error)
             raise
         except web.HTTPException as error:
-            outcome = error.status
+            outcome, why = error.status, ""
             raise
         finally:
-            record(request, asker, page, outcome)
+            audit.record(request, asker, page, outcome)
+            await audit.end(request, begun, outcome, why or None)
         return response
 
     async def _answer(self, request: web.Request, page: Route, asker: Viewer) -> web.StreamResponse:
