@@ -129,13 +129,8 @@ def ended_records(
         return [begun.ended(result, objects | taken, **details)]
     found = [begun.ended(result, objects, **details)]
     if taken:
-        fields = {
-            "action": _CLAIM,
-            "objects": taken,
-            "result": DONE,
-            "details": {"after": begun.action},
-        }
-        found.append(replace(begun, id=f"{begun.id}-{_CLAIM}", **fields))
+        claim = replace(begun, action=_CLAIM, objects=taken, details={"after": begun.action})
+        found.append(replace(claim, result=DONE, id=f"{begun.id}-{_CLAIM}"))
     return found
 
 
