@@ -19,6 +19,7 @@ from app.devstack.servers import SERVERS
 from app.devstack.stack import Stack
 from app.errors import UnavailableError
 from app.kafka.clients import admin
+from app.settings import Settings
 from tests.crash.schedule import MEMBERS, Act, Step
 from tests.crash.silence import Outage
 from tests.deployment import Deployment
@@ -144,17 +145,7 @@ class Outages:
             time.sleep(_POLL_SECONDS)
 
     def _all_in_step(self) -> str:
-        return asyncio.run(self._behind())
-
-    async def _behind(self) -> str:
-        async with admin(self._deployment.settings) as client:
-            topics: list[dict[str, Any]] = await client.describe_topics()
-        return ", ".join(
-            f"{topic['topic']}/{one['partition']} has {len(one['isr'])} of {len(one['replicas'])} replicas in step"
-            for topic in topics
-            for one in topic["partitions"]
-            if len(one["isr"]) < len(one["replicas"])
-        )
+        return asyncio.run(out_of_sync(self._deployment.settings))
 
     def _all_answer(self) -> str:
         settings = self._deployment.settings
@@ -166,6 +157,18 @@ class Outages:
             for _ in range(3 * self._cluster.shape.nodes):  # each coordinator is asked
                 session.execute(statement, execution_profile=SCAN)
         return ""
+
+
+async def out_of_sync(settings: Settings) -> str:
+    """The partitions whose replicas are not all in sync, for people; empty if there are none."""
+    async with admin(settings) as client:
+        topics: list[dict[str, Any]] = await client.describe_topics()
+    return ", ".join(
+        f"{topic['topic']}/{one['partition']} has {len(one['isr'])} of {len(one['replicas'])} replicas in step"
+        for topic in topics
+        for one in topic["partitions"]
+        if len(one["isr"]) < len(one["replicas"])
+    )
 
 
 def begin_again(stack: Stack, server: str) -> None:

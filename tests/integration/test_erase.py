@@ -109,7 +109,9 @@ def test_nothing_of_a_card_is_left(
             _flush(session, settings)
         wait_until(lambda: any(n.endswith("Data.db") for n in _files_with(cassandra)), "a flush")
         for folder in (kafka, state, cassandra):
-            assert _files_with(folder), f"the search finds nothing in {folder} before the erasure"
+            found = _files_with(folder)
+            assert found, f"the search finds nothing in {folder} before the erasure"
+            print(f"before: {len(found)} of {_searched(folder)} have the card")
         fleet.start("one")
         fleet.await_ready()
 
@@ -168,9 +170,9 @@ def test_nothing_of_a_card_is_left(
     assert CARD not in everything
     assert hash_id(CARD).hex() not in everything
     own_stack.stop("cassandra")  # it drains: nothing is left in its commit log
-    assert _files_with(cassandra) == []
-    assert _files_with(kafka) == []
-    assert _files_with(state) == []
+    for folder in (kafka, state, cassandra):
+        assert _files_with(folder) == []
+        print(f"after: none of {_searched(folder)} has the card")
 
 
 def _changes(deployment: Deployment, card: str | None = None) -> list[dict[str, Any]]:
@@ -284,6 +286,11 @@ def _files_with(folder: Path) -> list[str]:
         except FileNotFoundError:  # just deleted
             continue
     return found
+
+
+def _searched(folder: Path) -> str:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB, in {folder}"
 
 
 _TABLES = (*(table.name for table in CARD_TABLES), *ALERT_TABLES, SNOOZES, AUDIT_RECORDS)
