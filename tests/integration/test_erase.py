@@ -229,6 +229,7 @@ def _touch_everything(deployment: Deployment) -> None:
         ("lists", "add", "block", "card", CARD, "c7"),
         ("alerts", "snooze", "--card", CARD, "--for", "1h"),
         ("alerts", "snooze", "--rule", "r", "--for", "1h", "--note", f"because of {CARD}"),
+        ("alerts", "snooze", "--rule", "r", "--for", "0s"),  # a snooze keeps its note until it ends
         ("label", "tx-3", "fraud", "--by", "ann"),
     ):
         done = deployment.run(*arguments)
