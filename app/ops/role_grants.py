@@ -216,7 +216,12 @@ def _cassandra_grants(settings: Settings) -> dict[Role, list[TableGrant]]:
     acted = ("alert_acks", "alert_snoozes")
     return {
         "setup": [create],
-        "worker": [*on((*_TABLES, *_JUDGED, *_MODELS), *both), *on((_AUDIT,), "MODIFY"), *schema],
+        "worker": [
+            *on((*_TABLES, *_JUDGED, *_MODELS), *both),
+            *on(("model_gates",), "SELECT"),  # for the page /models/
+            *on((_AUDIT,), "MODIFY"),
+            *schema,
+        ],
         "notifier": on(_JUDGED, "SELECT"),
         "producer": [],
         "analyst": [
