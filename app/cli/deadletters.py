@@ -127,7 +127,8 @@ def redrive_(
 
     Use it after an upgrade or a changed setting, when the stream would accept them. A record that is refused
     again gets a new dead-letter record, which --all and --reason do not send again. Sending a record twice is
-    safe: the second one is a duplicate.
+    safe: the second one is a duplicate. Records that were masked, hashed, dropped or cut are not sent: their producer
+    has to send them again.
     """
     if sum((bool(positions), reason is not None, everything)) != 1:
         msg = "give one of POSITION, --reason CODE or --all; --dry-run shows what would be sent"

@@ -24,10 +24,11 @@ _reason = click.option("--reason", default="", help="Reason, recorded in the his
     "           fraudstream lists remove block card C00042",
 )
 def lists() -> None:
-    """Always decline (block list) or always approve (allow list) some cards and terminals.
+    """Decline (block list) or approve (allow list) all transactions of some cards and terminals.
 
-    The block list takes precedence over the allow list, and both over the model. Changes take effect within seconds,
-    without a restart. An entry may end at an event time: it does not apply to transactions after that.
+    The block list and rules that decline take precedence over the allow list, and all of them over the model.
+    Changes take effect within seconds, without a restart. An entry may end at an event time: it does not apply to
+    transactions after that.
     """
 
 

@@ -34,7 +34,7 @@ _no_guard_option = click.option(
 
 @click.command(
     epilog="\b\nExamples:  fraudstream models promote fraud@2\n"
-    "           fraudstream models promote fraud@2 --threshold 0.42 --note 'retrained on May'"
+    "           fraudstream models promote fraud@2 --threshold 0.42 --note 'retrained on data up to May'"
 )
 @click.argument("model")
 @click.option(
@@ -60,12 +60,11 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
 
-    If workers would refuse to load the current model again (it is a pickle, or not signed), the guard could not restore
-    it: the command warns that it would restore an earlier one. If it could restore none, the command refuses: use
-    --no-guard.
+    For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model (the guard). If it returns no scores,
+    flags far more or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
-    For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model. If it returns no scores, flags far more
-    or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
+    If workers would refuse to load today's model again (it is a pickle, or not signed), the command warns that the
+    guard would restore an earlier one instead. If there is none, the command refuses: use --no-guard.
 
     \b
     Exit codes:  0  the change is recorded, or the model is the current one already
@@ -205,8 +204,8 @@ def threshold(value: float | None, no_guard: bool, note: str) -> None:
 def history(at_ms: int | None, as_json: bool) -> None:
     """Show all changes of model, threshold and challengers, with time, author and note; then the current state.
 
-    With --at, show instead all that decided at that time, rules and list entries included. `fraudstream rules history`
-    shows the changes of rules and lists.
+    With --at, show instead what was in force at that time: model, threshold, challengers, rules and list entries.
+    `fraudstream rules history` shows the changes of rules and lists.
 
     Times are those at which the changes were recorded. While workers run, each partition applies a change within a
     second. Each prediction names its model and threshold.

@@ -250,7 +250,7 @@ def import_(
     r"""Import your own scikit-learn estimator or pipeline, and register it.
 
     FILE is a fitted classifier of the classes 0 and 1 (fraud), saved by skops.io.dump. With
-    FRAUDSTREAM_ALLOW_PICKLED_MODELS=true it may also be saved by joblib.dump. Loading such a file runs code from it:
+    FRAUDSTREAM_ALLOW_PICKLED_MODELS=true it may also be saved by joblib.dump. Loading a joblib file runs code from it:
     import only files that you trust.
 
     \b
@@ -285,7 +285,7 @@ def _tell_imported(entry: "Entry") -> None:
 )
 @click.argument("model")
 def convert(model: str) -> None:
-    r"""Save a model that is a pickle in skops' format, as its next version, and register it.
+    r"""Convert a pickled model to skops' format: save it as its next version, and register it.
 
     Earlier releases saved models as pickles. Loading one runs code from it, so FRAUDSTREAM_ALLOW_PICKLED_MODELS must
     allow it: convert only models that you trust. The scores of the new version are bit-identical.

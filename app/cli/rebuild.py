@@ -35,7 +35,7 @@ from app.settings import load_settings
 @examples_option
 @json_option
 def rebuild(folders: tuple[Path, ...], from_source: bool, examples: int, as_json: bool) -> None:
-    r"""Rebuild the workers' state from its changelogs, and compare it with the stores on this machine.
+    r"""Check the workers' state: rebuild a copy from the changelogs, and compare it with the stores on this machine.
 
     The state is one RocksDB database (a store) per partition and table. Workers may run: each store is read as a
     snapshot, without its lock, and its table is rebuilt up to the store's offset. The command writes only scratch

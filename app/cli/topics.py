@@ -19,8 +19,8 @@ from app.settings import load_settings
 def topics(add_partitions: bool, as_json: bool) -> None:
     r"""Create the Kafka topics that are missing, and check the others; safe to re-run.
 
-    Refuses topics with different numbers of partitions, and `transactions` or `labels` that are compacted or
-    use the producers' timestamps (exit code 5); the error names the command to run.
+    Exits with 5 if topics differ from each other in their number of partitions, or if `transactions` or `labels` are
+    compacted or use the producers' timestamps; the error names the command to run.
 
     \b
     Examples:  fraudstream topics
