@@ -58,8 +58,8 @@ def restore(folder: Path, other_keyspace: bool, as_json: bool) -> None:
 
     Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows whose time to
     live has ended, and rows of cards that were erased since, are not written. Then run `fraudstream rewrite`, which
-    writes the rows that topics have, and `fraudstream erase --again`. If the keyspace was lost, erase again, with
-    --card, each card that was erased after the backup: its audit record is lost, too.
+    writes the rows that topics have, and `fraudstream erase --again`. If the keyspace was lost, run
+    `fraudstream erase --card ID` again for each card that was erased after the backup: the erasure record is lost, too.
 
     \b
     Exit codes:  0  everything is written

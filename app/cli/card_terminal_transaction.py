@@ -57,8 +57,8 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 def transaction(transaction_id: str, as_json: bool) -> None:
     """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker.
 
-    Several transactions may have the id: on other cards, or with another time or amount. All are shown. In the
-    JSON, one is the object itself, and the others are in its field `others`.
+    Several transactions may have the id: on other cards, or with another time or amount. All are shown. The
+    JSON object is the one with the newest event time; the others are in its field `others`.
     """
     from app.cassandra.prediction_queries import find_transaction
 

@@ -46,7 +46,7 @@ _QUIET = 100_000
     type=click.IntRange(min=0),
     default=_QUIET,
     show_default=True,
-    help="With --inject: transactions without a fault, in which nothing may be found.",
+    help="With --inject: number of transactions without a fault; whatever is found in them counts as a failure.",
 )
 @click.option(
     "--cards",
@@ -79,9 +79,9 @@ def drift(
     r"""Compare stored predictions with the training data of the models that scored them.
 
     For each model, challengers included, it shows how far each feature and the score have moved (PSI, the population
-    stability index). It also compares missing values, the share of flagged transactions, cards and terminals, hours and
-    clocks, late transactions and labels. It reads Cassandra, and needs no worker. Transactions are compared in windows
-    of 5,000. docs/drift.md describes the detectors and their limits.
+    stability index). It also compares missing values, the share of flagged transactions, how many cards and terminals
+    there are, hours of the day, clock errors, late transactions and labels. It reads Cassandra, and needs no worker.
+    Transactions are compared in windows of 5,000. docs/drift.md describes the detectors and their limits.
 
     --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
     how many transactions arrive until it is detected.

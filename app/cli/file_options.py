@@ -77,8 +77,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--time-unit",
         type=click.Choice(["s", "ms", "us", "ns"]),
-        help="Unit of numeric times.  [default: FRAUDSTREAM_EVENT_TIME_UNIT, by default detected by size; "
-        "whole seconds are refused]",
+        help="Unit of numeric times.  [default: FRAUDSTREAM_EVENT_TIME_UNIT; without it, the unit is detected from the "
+        "size of the number, and whole seconds are refused]",
     ),
     click.option(
         "--time-origin",

@@ -31,7 +31,7 @@ _ROWS = (
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the event times.  [default: where neither model was trained on the transactions]",
+    help="Start of the event times.  [default: after the last transaction that either model was trained on]",
 )
 @click.option(
     "--threshold",
