@@ -136,6 +136,11 @@ class Topics:
         self.cards_changelog = changelog("cards")
         self.terminals_changelog = changelog("terminals")
         self.labels_changelog = changelog("labels")
+        self.changelogs = (
+            (self.cards_changelog, self.transactions),
+            (self.terminals_changelog, self.enriched),
+            (self.labels_changelog, self.labels),
+        )
         self.all = (
             self.transactions,
             self.labels,
@@ -148,14 +153,7 @@ class Topics:
             self.late_transactions,
             self.alerts,
             self.notifications,
-            self.cards_changelog,
-            self.terminals_changelog,
-            self.labels_changelog,
-        )
-        self.changelogs = (
-            (self.cards_changelog, self.transactions),
-            (self.terminals_changelog, self.enriched),
-            (self.labels_changelog, self.labels),
+            *(changelog for changelog, _ in self.changelogs),
         )
         self.known = (
             self.transactions,

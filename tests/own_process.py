@@ -1,4 +1,7 @@
-"""Code in a Python process of its own: Faust registers its app for good, and the collector is the process's."""
+"""Code in a Python process of its own: Faust registers its app for good, and the collector is the process's.
+
+And how any process of a test is ended.
+"""
 
 import os
 import subprocess
@@ -6,6 +9,18 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
+#: After which a process that was asked to stop is killed.
+_STOP_SECONDS = 30
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process: by SIGTERM, or by SIGKILL if it does not."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def printed(code: str, **environment: str) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from app.cli.worker import free_port
 from app.monitoring import export
+from tests.own_process import stop
 
 _OPENER = build_opener(ProxyHandler({}))
 #: How often it scrapes and evaluates rules, seconds.
@@ -122,10 +123,5 @@ class Prometheus:
 
     def stop(self) -> None:
         """End it."""
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
         self._log.close()

@@ -123,11 +123,10 @@ def read_alerts(
         first, beside = (_PAGE_ROWS, _DAY_ROWS) if todo_only else (_FIRST_PAGE_ROWS,) * 2
         for day in _days(session, settings, from_ms, to_ms):
             ask = partial(_merged, session, settings, day, from_ms, to_ms)
-            rows, acks, reviews = (
-                ask(table, rows=count)
-                for table, count in (("alerts", first), *((one, beside) for one in _HANDLED))
-            )
-            ack_at, review_at = _Follower(acks), _Follower(reviews)
+            rows = ask("alerts", rows=first)
+            # asked before any is waited for
+            handled = [ask(table, rows=beside) for table in _HANDLED]
+            ack_at, review_at = map(_Follower, handled)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
                 raw = list(found)
                 place = _place(raw[0])
@@ -393,8 +392,8 @@ class _Follower:
 def _rows(answer: Any) -> Iterator[dict[str, Any]]:
     # a generator: the driver's result begins anew whenever it is iterated, and heapq.merge does so with the last one
     rows = answer.result()
-    following = max(_PAGE_ROWS, answer.message.fetch_size)
-    answer.message.fetch_size = following
+    # of the pages that follow
+    answer.message.fetch_size = max(_PAGE_ROWS, answer.message.fetch_size)
     yield from rows
 
 

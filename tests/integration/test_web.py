@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.topics import Topics
 from app.web.url_ids import json_path_of, path_of
 from tests.builders import T0, tx
+from tests.own_process import stop
 from tests.worker_settings import environ_of
 
 pytestmark = pytest.mark.integration
@@ -92,12 +93,7 @@ class Worker:
         self.process = self._start()
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 @pytest.fixture

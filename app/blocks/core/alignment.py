@@ -248,9 +248,8 @@ class EventTimeAlignment:
             done, stalled = max(done, partition.forwarded_offset), partition.stalled
         if end is None:
             processed = False
-        elif (
-            seen.end is None
-        ):  # more may have been added since the end was read, and some of it is here
+        elif seen.end is None:
+            # more may have been added since the end was read, and some of it is here
             processed = done == end and (partition is None or partition.next_ms is None)
         else:
             processed = done >= end
