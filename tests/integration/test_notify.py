@@ -173,6 +173,8 @@ def test_a_receiver_that_is_away_and_kills_lose_and_repeat_nothing(
         with notifying(deployment, receiver.url, log):  # and once more after the end
             deployment.send(alerts_of(deployment, range(201, 202)), topic)
             wait_until(lambda: receiver.alerts >= 202, "the last alert")
+            # a kill before this would repeat it to the next receiver
+            wait_until(lambda: len(notified(deployment)) == 202, "that is written down")
     assert receiver.unsigned == 0
     assert receiver.alerts == len(receiver.taken) == 202  # a program gets each of them
     repeated = [
