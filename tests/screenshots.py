@@ -145,7 +145,7 @@ async def decide(analyst: Analyst) -> None:
 async def _judged(analyst: Analyst) -> int:
     """The number of labelled transactions of the period."""
     found = await analyst.json("/quality.json", **analyst.period)
-    judged: int = found["total"]["judged"]
+    judged: int = found["total"]["labelled"]
     return judged
 
 

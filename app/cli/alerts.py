@@ -27,8 +27,8 @@ _SHOWN = 20
 def alerts() -> None:
     """List alerts, acknowledge them, and snooze cards, terminals and rules.
 
-    A transaction that the model flags, or that a rule declines or sends to review, raises an alert. Those of one card
-    within FRAUDSTREAM_ALERT_WINDOW are one alert. `fraudstream notify` sends notifications.
+    A transaction that the model flags, or that a rule declines or sends to review, raises an alert. Such
+    transactions of one card within FRAUDSTREAM_ALERT_WINDOW are one alert. `fraudstream notify` sends notifications.
     """
 
 

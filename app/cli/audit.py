@@ -61,8 +61,8 @@ def audit(
     r"""List who changed what, newest first: claims, releases, verdicts, labels, acknowledgements and snoozes.
 
     A change is `done`, `refused`, `failed` (a server did not answer, so it may have been made in part) or `started`
-    (how it ended is unknown). With --on and a card, changes to its alerts are included, also of an erased card. Changes
-    of models and rules are in `fraudstream models history` and `rules history`, erasures in `erase --list`.
+    (how it ended is unknown). With --on CARD, changes to the card's alerts are included, even if the card was erased.
+    Changes of models and rules are in `fraudstream models history` and `rules history`, erasures in `erase --list`.
 
     \b
     Exit codes:  0  done

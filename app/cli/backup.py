@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.option(
     "--rows",
     is_flag=True,
-    help="Also predictions, labels, refunds and alerts: topics have them only for FRAUDSTREAM_RETENTION.",
+    help="Also save predictions, labels, refunds and alerts, which topics contain only for FRAUDSTREAM_RETENTION.",
 )
 @json_option
 def backup(folder: Path, rows: bool, as_json: bool) -> None:
     r"""Save what is only in Cassandra into a new or empty folder.
 
-    It saves registered models and their gates, acknowledgements, reviews and snoozes of alerts, and the audit records
-    of changes and of erasures. Workers may run. Settings, keys and user files are not included.
+    It saves registered models and their gates, the acknowledgements, reviews and snoozes of alerts, and the audit
+    records of changes and of erasures. It does not save settings, keys and user files. Workers may run.
 
     \b
     Exit codes:  0  everything is saved
@@ -50,20 +50,22 @@ def backup(folder: Path, rows: bool, as_json: bool) -> None:
 @click.option(
     "--other-keyspace",
     is_flag=True,
-    help="Also restore a backup of a keyspace of another name than FRAUDSTREAM_KEYSPACE.",
+    help="Restore the backup even if its keyspace has another name than FRAUDSTREAM_KEYSPACE.",
 )
 @json_option
 def restore(folder: Path, other_keyspace: bool, as_json: bool) -> None:
     r"""Write the rows of a backup into Cassandra; run `fraudstream migrate` first if the keyspace was lost.
 
-    Each value keeps its time of writing, so newer values stay. It is safe to re-run. Rows whose time to
-    live has ended, and rows of cards that were erased since, are not written. Then run `fraudstream rewrite`, which
-    writes the rows that topics have, and `fraudstream erase --again`. If the keyspace was lost, run
-    `fraudstream erase --card ID` again for each card that was erased after the backup: the erasure record is lost, too.
+    Values keep their write times, so newer values in Cassandra stay. Expired rows, and rows of cards that were erased
+    since the backup, are not restored. The command is safe to re-run.
+
+    Afterwards run `fraudstream rewrite`, which writes the rows that are in topics, and then `fraudstream erase
+    --again`. If the keyspace was lost, erasure records that are newer than the backup are lost, too: run `fraudstream
+    erase --card ID` again for each card that was erased since.
 
     \b
     Exit codes:  0  everything is written
-                 2  a file of the backup is damaged, or it is of another keyspace: nothing is written
+                 2  a file of the backup is damaged, or the backup is of another keyspace: nothing is written
                  3  Cassandra does not answer
                  4  the folder has no backup
                  5  tables or columns are missing

@@ -98,8 +98,8 @@ def bench(
 ) -> None:
     r"""Measure throughput compared with a naive Faust design, and latency by load.
 
-    Runs on the real servers with its own topics, keyspace and state, and removes them afterwards.
-    One worker; each run is verified. On a shared machine, ratios within one run are more reliable than
+    Runs on the real servers with its own topics, keyspace and state, and removes them afterwards. Each run uses one
+    worker, and is verified. On a shared machine, ratios within one run are more reliable than
     absolute figures. Latency is measured from the time at which an event was due.
 
     \b

@@ -33,8 +33,8 @@ _url = click.option(
 def card(card_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a card: its windows and newest transactions.
 
-    Queries any running worker, which finds the one that owns the card. Equal state gives byte-identical
-    JSON, so you can compare it before and after a rebuild.
+    Any running worker can answer: it forwards the request to the worker that has the card's partition. Equal state
+    gives byte-identical JSON, so you can compare the output before and after a rebuild.
     """
     _show_key("card", card_id, url, as_json)
 
@@ -46,7 +46,7 @@ def card(card_id: str, url: str | None, as_json: bool) -> None:
 def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a terminal: its windows and newest transactions.
 
-    Queries any running worker, which finds the one that owns the terminal.
+    Any running worker can answer: it forwards the request to the worker that has the terminal's partition.
     """
     _show_key("terminal", terminal_id, url, as_json)
 
@@ -57,8 +57,8 @@ def terminal(terminal_id: str, url: str | None, as_json: bool) -> None:
 def transaction(transaction_id: str, as_json: bool) -> None:
     """Show a scored transaction: decision, reasons, features. Read from Cassandra; needs no worker.
 
-    Several transactions may have the id: on other cards, or with another time or amount. All are shown. The
-    JSON object is the one with the newest event time; the others are in its field `others`.
+    Several transactions may have the same id: on different cards, or with a different time or amount. All are shown.
+    With --json, the object is the transaction with the newest event time, and its field `others` has the other ones.
     """
     from app.cassandra.prediction_queries import find_transaction
 

@@ -36,7 +36,9 @@ def deadletters() -> None:
     show_default=True,
     help="Show the newest N; 0 shows only the counts.",
 )
-@click.option("--reason", metavar="CODE", help="Only those with this reason, such as invalid_json.")
+@click.option(
+    "--reason", metavar="CODE", help="List only records with this reason, such as invalid_json."
+)
 @json_option
 def list_(limit: int, reason: str | None, as_json: bool) -> None:
     """List the newest refused records, then count all of them by reason."""
@@ -116,8 +118,12 @@ def show(position: str, as_json: bool) -> None:
     "           fraudstream deadletters redrive --all",
 )
 @click.argument("positions", nargs=-1, metavar="[POSITION]...")
-@click.option("--reason", metavar="CODE", help="Those with this reason, such as missing_key.")
-@click.option("--all", "everything", is_flag=True, help="All dead-letter records.")
+@click.option(
+    "--reason", metavar="CODE", help="Send the records with this reason, such as missing_key."
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Send the records of all dead-letter records."
+)
 @click.option("--dry-run", is_flag=True, help="Send nothing; print what would be sent.")
 @json_option
 def redrive_(
@@ -125,10 +131,10 @@ def redrive_(
 ) -> None:
     """Send refused records back to be scored: the same bytes under the same key.
 
-    Use it after an upgrade or a changed setting, when the stream would accept them. A record that is refused
-    again gets a new dead-letter record, which --all and --reason do not send again. Sending a record twice is
-    safe: the second one is a duplicate. Records that were masked, hashed, dropped or cut are not sent: their producer
-    has to send them again.
+    Use it when an upgrade or a changed setting makes the records valid. A record that is refused again gets a new
+    dead-letter record, which --all and --reason do not send again. Sending a record twice is safe: the second copy
+    counts as a duplicate. Records that were masked, hashed, dropped or cut are not sent: their producer has to send
+    them again.
     """
     if sum((bool(positions), reason is not None, everything)) != 1:
         msg = "give one of POSITION, --reason CODE or --all; --dry-run shows what would be sent"

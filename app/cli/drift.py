@@ -32,7 +32,7 @@ _QUIET = 100_000
     "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
 )
 @click.option(
-    "--inject", is_flag=True, help="Test the detectors instead: simulate a stream, and break it."
+    "--inject", is_flag=True, help="Test the detectors on a simulated stream with injected faults."
 )
 @click.option(
     "--fault",
@@ -46,7 +46,7 @@ _QUIET = 100_000
     type=click.IntRange(min=0),
     default=_QUIET,
     show_default=True,
-    help="With --inject: number of transactions without a fault; whatever is found in them counts as a failure.",
+    help="With --inject: number of transactions without a fault. A finding among them counts as a failure.",
 )
 @click.option(
     "--cards",
@@ -78,17 +78,18 @@ def drift(
 ) -> None:
     r"""Compare stored predictions with the training data of the models that scored them.
 
-    For each model, challengers included, it shows how far each feature and the score have moved (PSI, the population
-    stability index). It also compares missing values, the share of flagged transactions, how many cards and terminals
-    there are, hours of the day, clock errors, late transactions and labels. It reads Cassandra, and needs no worker.
-    Transactions are compared in windows of 5,000. docs/drift.md describes the detectors and their limits.
+    For each model and challenger, the command prints how much the distributions of the features and of the score have
+    changed, as PSI (population stability index). It also compares missing values, the share of flagged transactions,
+    the numbers of cards and terminals, hours of the day, clock errors, late transactions and labels. Transactions are
+    compared in windows of 5,000. docs/drift.md describes the detectors and their limits. The command reads Cassandra,
+    and needs no worker.
 
-    --inject needs no server. It trains a model on a simulated stream, breaks one thing at a time, and shows
-    how many transactions arrive until it is detected.
+    --inject tests the detectors, without a server. It trains a model on a simulated stream, injects one fault at a
+    time, and prints after how many transactions the fault is detected.
 
     \b
-    Exit codes:  0  nothing has drifted; with --inject: each fault was detected, and nothing else was found
-                 1  something has drifted; with --inject: a fault was not detected, or something else was found
+    Exit codes:  0  nothing has drifted; with --inject: only the injected faults were found
+                 1  something has drifted; with --inject: a fault was missed, or there was a false alarm
                  2  there are no stored predictions, none of their models has a training distribution, or there is no
                     such fault
                  3  Cassandra does not answer

@@ -60,12 +60,12 @@ def erase(
 
     It deletes at once: the card's rows in Cassandra, its state, labels that wait for its transactions, and its
     entries on lists. Changes that name it only in a note or reason are deleted, unless the current model, rules or
-    lists depend on them. Kafka deletes its records later: the command shows by when, for each topic. Workers must
-    be running. Transactions of the card that arrive afterwards start from scratch. An audit record of the erasure
-    stays; in audit records of changes, a salted hash takes the place of the card's id.
+    lists depend on them. Kafka deletes its records later: the command shows by when, for each topic. Workers must be
+    running. Later transactions of the card start with an empty state. An audit record of the erasure stays. In audit
+    records of changes, a salted hash replaces the card's id.
 
-    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased; records under the raw card id, too, unless
-    FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.
+    With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased. Records under the raw card id are erased,
+    too, unless FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.
 
     \b
     Exit codes:  0  done

@@ -53,13 +53,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "mapping",
         multiple=True,
         metavar="FIELD=COLUMN[,...]",
-        help="Columns to take fields from; repeatable.",
+        help="Take fields from these columns, such as card_id=PAN,amount=VALUE; repeatable. Pairs may also be "
+        "given as arguments, without --map.",
     ),
     click.option(
         "--assume-zone",
         metavar="ZONE",
         callback=_zone,
-        help="Time zone of times without one, such as UTC.  [default: refuse them; recipes: UTC]",
+        help="Time zone of times that have none, such as UTC.  [default: refuse such times; recipes: UTC]",
     ),
     click.option(
         "--ambiguous",
@@ -77,18 +78,19 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--time-unit",
         type=click.Choice(["s", "ms", "us", "ns"]),
-        help="Unit of numeric times.  [default: FRAUDSTREAM_EVENT_TIME_UNIT; without it, the unit is detected from the "
-        "size of the number, and whole seconds are refused]",
+        help="Unit of numeric times; whole seconds are accepted only with s.  "
+        "[default: FRAUDSTREAM_EVENT_TIME_UNIT, or else detected from the size of the number]",
     ),
     click.option(
         "--time-origin",
         metavar="TIME",
-        help="With --recipe: the time from which the file's times count, such as 2024-01-01.",
+        help="With --recipe: start of the data, if the file has only relative times, such as 2024-01-01.",
     ),
     click.option(
         "--round-amounts",
         is_flag=True,
-        help="Round amounts to the currency's minor units, half to even.  [default: refuse amounts with more decimals]",
+        help="Round amounts to the currency's minor units, half to even.  "
+        "[default: refuse amounts with too many decimals]",
     ),
 )
 file_options = together(*_OPTIONS)

@@ -61,7 +61,7 @@ from app.errors import UsageError, VerificationError
 @click.option(
     "--weekly",
     is_flag=True,
-    help="Retrain the current model for each later week, with `fraudstream retrain`, during the pass.",
+    help="Retrain the model with `fraudstream retrain` for each week after the first.",
 )
 @json_option
 def handbook(**options: Any) -> None:
@@ -69,11 +69,11 @@ def handbook(**options: Any) -> None:
 
     FILE is the simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
     TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
-    checkout. A model (the model under test) is trained on it, up to the label delay before the first test week. Then
-    transactions and labels go through Kafka, both stages and the sink once; the figures are computed from the
-    rows in Cassandra. With --weekly the pass stops twice for each later week, and `fraudstream retrain --promote` first
-    trains the next model, then compares and promotes it. Servers, topics and folder are temporary and removed at the
-    end.
+    checkout. The command trains the model under test on the data up to the label delay before the first test week.
+    Then it sends all transactions and labels through Kafka once, to a worker that scores them and writes the rows to
+    Cassandra. The figures are computed from these rows. With --weekly, `fraudstream retrain --promote` runs twice for
+    each later week: the first call trains the next model, the second one compares and promotes it. Servers, topics and
+    folder are temporary, and are removed at the end.
 
     \b
     Exit codes:  0  all goals are met

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.argument("transaction_ids", metavar="ID...", nargs=-1, required=True)
 @click.argument("verdict", type=click.Choice(["fraud", "genuine"]))
 @click.option(
-    "--card", metavar="ID", help="Card of the transactions: needed if several cards use an id."
+    "--card",
+    metavar="ID",
+    help="Card of the transactions; needed if several cards use the same id.",
 )
 @click.option(
     "--at", metavar="TIME", help="Time of the label, ISO 8601 with a UTC offset.  [default: now]"
@@ -50,13 +52,13 @@ def label(
 ) -> None:
     r"""Label transactions as fraud or as genuine.
 
-    Each id is looked up in Cassandra first. If one is unknown or ambiguous, no label is sent. The labels go to the
-    topic `labels`; a running worker stores each one beside its transaction and applies it at its
-    terminal. The latest label of a transaction wins. `fraudstream audit` lists who set labels.
+    Each id is looked up in Cassandra first. If an id is unknown or ambiguous, no label is sent. The labels go to the
+    topic `labels`. A running worker stores each label with its transaction, and updates the state of the
+    transaction's terminal. The latest label of a transaction wins. `fraudstream audit` lists who set labels.
 
     \b
     Exit codes:  0  all labels were sent
-                 2  several transactions have an id: use --card
+                 2  several transactions have the same id: use --card
                  3  Kafka or Cassandra does not answer, or the audit record cannot be written: no label is sent
                  4  a transaction is unknown: check the id, or use --wait
     """

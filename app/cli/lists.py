@@ -27,8 +27,8 @@ def lists() -> None:
     """Decline (block list) or approve (allow list) all transactions of some cards and terminals.
 
     The block list and rules that decline take precedence over the allow list, and all of them over the model.
-    Changes take effect within seconds, without a restart. An entry may end at an event time: it does not apply to
-    transactions after that.
+    Changes take effect within seconds, without a restart. An entry may end at an event time, and then does not apply
+    to later transactions.
     """
 
 

@@ -15,7 +15,7 @@ from models.manifest import HASH_DIGITS
 if TYPE_CHECKING:
     from app.domain.challengers import Challenger
 
-stop_option = click.option("--stop", is_flag=True, help="Stop it.")
+stop_option = click.option("--stop", is_flag=True, help="Stop the challenger.")
 threshold_option = click.option(
     "--threshold",
     type=FiniteRange(0, 1),
@@ -85,7 +85,8 @@ def canary(model: str, share: float | None, stop: bool, threshold: float | None,
     r"""Use a registered model instead of the current one for a share of the cards.
 
     A keyed hash of the card id selects the cards. A card that is selected stays selected when the share grows. Each
-    prediction names its model, and shadow_scores has the score of the other one. There is one canary at a time.
+    prediction names the model that decided, and its field shadow_scores has the other model's score. There is one
+    canary at a time.
     `models shadow` turns it into a shadow, `models promote` makes it the current model.
 
     \b

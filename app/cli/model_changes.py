@@ -54,8 +54,8 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 
     The model is loaded and tested on this machine first, with this deployment's settings. Then the running workers are
     asked to load it; if one cannot, the command refuses and names the worker and the reason. A second later the change
-    is recorded. On each partition the new model applies from one offset on. Earlier transactions keep the old model,
-    even in a replay.
+    is recorded. On each partition the new model applies from one offset on. Transactions before that offset keep the
+    old model, even in a replay.
 
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
@@ -119,8 +119,8 @@ def rollback(further: bool, note: str) -> None:
     r"""Return to the previous model and its threshold.
 
     Each further rollback goes back one more, up to the model that the deployment started with. If the guard has
-    restored the current model, a rollback needs --further. If another change is recorded first, by the guard or
-    somebody else, the rollback has no effect.
+    restored the current model, a rollback needs --further. If the guard or another user records a change first, the
+    rollback has no effect.
 
     \b
     Exit codes:  0  the change is recorded

@@ -31,7 +31,8 @@ _ROWS = (
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the event times.  [default: after the last transaction that either model was trained on]",
+    help="Compare transactions from this event time on.  [default: after the last transaction that either model was "
+    "trained on]",
 )
 @click.option(
     "--threshold",
@@ -42,8 +43,9 @@ _ROWS = (
 def gate(model: str, from_ms: int | None, threshold: float | None, as_json: bool) -> None:
     r"""Compare a registered model with the current one, and record whether it passes. `promote` requires a pass.
 
-    Both models score the stored features of the same transactions. Average precision and card precision are compared
-    with the labels that have arrived, by a paired bootstrap over cards.
+    Both models score the stored features of the same transactions. Average precision and card precision@100 are
+    computed from the labels that have arrived, and compared by a paired bootstrap over cards. The limits are in
+    docs/models-live.md.
 
     \b
     Exit codes:  0  the model passes

@@ -183,7 +183,7 @@ def keygen(file: Path) -> None:
     "--hash",
     "expected",
     metavar="HASH",
-    help="Hash of the model that you approve (16 digits or more): another one is not signed.",
+    help="Hash of the model that you approve (16 digits or more); a model with another hash is not signed.",
 )
 def sign(model: str, key: Path, expected: str | None) -> None:
     r"""Sign a registered model, so that workers and commands that require signatures accept it.

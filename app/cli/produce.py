@@ -47,7 +47,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     "--keep",
     multiple=True,
     metavar="COLUMN",
-    help="Send a column that is left out because it is a label; repeatable.",
+    help="Send this label column, too; repeatable.",
 )
 @click.option(
     "--only-known",
@@ -94,16 +94,15 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--labels",
     is_flag=True,
-    help="FILE contains labels: transaction_id, is_fraud, and optionally labelled_at, card_id, terminal_id, "
-    "event_time.",
+    help="Read labels from FILE, and send them to the topic `labels`.",
 )
 @click.option(
     "--with-labels",
     metavar="[COLUMN]",
     is_flag=False,
     flag_value="",
-    help="Also send labels, from this column or the recipe's (write the option after FILE). In one pass: each label is "
-    "sent when event time has reached its transaction's time plus --label-after.",
+    help="Also send the labels in this column, or in the recipe's (write the option after FILE). A label is sent once "
+    "event time has passed its transaction by --label-after.",
 )
 @click.option(
     "--label-after",
@@ -133,9 +132,9 @@ def produce(context: click.Context, **options: Any) -> None:
     and optionally terminal_id, currency, converted_amount and schema_version; other columns are forwarded. The
     Kafka key is the card_id.
 
-    Each record is checked as the stream would check it: a record that would be dead-lettered counts as malformed. The
+    Each record is checked as a worker checks it. A record that a worker would refuse counts as malformed. The
     command stops at the first malformed row, after sending the rows before it; --skip-bad counts such rows and
-    reports the first. Ids that look wrong (NULL, blanks, 4.53E+15) are sent and counted in a warning.
+    reports the first. Suspicious ids (NULL, blanks, 4.53E+15) are sent; a warning gives their number.
 
     Label columns (is_fraud, fraud_kind, TX_FRAUD, isFraud, isFlaggedFraud, Class, 'Is Fraud?' and similar) are not
     sent without --keep, because a model could learn from them.
@@ -144,12 +143,12 @@ def produce(context: click.Context, **options: Any) -> None:
     Amounts are plain decimals such as 57.10; amounts with more decimals than the currency are refused without
     --round-amounts.
 
-    With --recipe, FILE is a well-known public data set: its columns are known, and missing ids and times are
-    generated in a repeatable way, so that sending it again gives the same records. docs/input-files.md lists the
+    With --recipe, FILE is a well-known public data set whose columns are known. Missing ids and times are
+    generated deterministically: sending the file again gives the same records. docs/input-files.md lists the
     recipes.
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
-    time. Labels that are not due by the end of the file are sent at its end. No label is dated later than now.
+    time. Labels that are not yet due at the end of the file are sent then. No label gets a date in the future.
 
     With --labels, FILE is sent to the topic `labels` instead: transaction_id, is_fraud (true or false, yes or no, 1
     or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Without labelled_at,

@@ -13,18 +13,18 @@ from app.settings import load_settings
 
 _COLUMNS = {
     "transactions": "scored",
-    "judged_share": "labelled",
+    "labelled_share": "labelled",
     "frauds": "frauds",
     "alerts": "flagged",
-    "right": "true pos.",
-    "wrong": "false pos.",
-    "not_judged_yet": "unlabelled",
+    "true_positives": "true pos.",
+    "false_positives": "false pos.",
+    "unlabelled_alerts": "unlabelled",
     "missed": "missed",
     "precision": "precision",
     "recall": "recall",
     "average_precision": "avg prec.",
 }
-_SHARES = ("judged_share", "precision", "recall", "average_precision")
+_SHARES = ("labelled_share", "precision", "recall", "average_precision")
 
 
 @click.command(
@@ -47,15 +47,16 @@ _SHARES = ("judged_share", "precision", "recall", "average_precision")
     type=click.Choice(["day", "model"]),
     default="day",
     show_default=True,
-    help="Group by this.",
+    help="Print figures per day or per model.",
 )
 @json_option
 def quality(from_ms: int | None, to_ms: int | None, by: str, as_json: bool) -> None:
-    """Evaluate what models flagged, by the labels that have arrived since.
+    """Evaluate the models' decisions by the labels that have arrived since.
 
-    Flagged transactions are true positives, false positives or unlabelled. Missed frauds are labelled as fraud but
-    were not flagged. Precision and recall are computed over labelled transactions. The average precision is computed
-    from scores in 2,000 steps of log-odds. Reads the tables `predictions` and `labels`; needs no worker.
+    Flagged transactions are true positives, false positives or unlabelled. A missed fraud is labelled as
+    fraud, but was not flagged. Precision and recall are computed over labelled transactions. The average precision is
+    computed from scores rounded to 2,000 steps of log-odds. The command reads the tables `predictions` and `labels`,
+    and needs no worker.
     """
     from app.cassandra.session import connected
     from app.quality.measure_decisions import measure

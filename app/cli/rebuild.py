@@ -30,7 +30,7 @@ from app.settings import load_settings
 @click.option(
     "--from-source",
     is_flag=True,
-    help="Rebuild it from `transactions` and `enriched` instead of the changelogs.",
+    help="Rebuild the copy from `transactions` and `enriched` instead of the changelogs.",
 )
 @examples_option
 @json_option

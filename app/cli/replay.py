@@ -82,10 +82,10 @@ def replay(
 ) -> None:
     r"""Score a part of the history again, with another model or other settings.
 
-    Results go to separate topics and a separate keyspace; the live deployment is not changed. Transactions
+    Results go to their own topic and keyspace; the live deployment is not changed. Transactions
     and labels are processed in the stream's order, so with the same model and settings the results are
-    bit-identical to the stream's. To fill the windows it also reads the look-back period before --from, and
-    scores nothing there.
+    bit-identical to the stream's. To fill the windows, it also reads the look-back period before --from, without
+    scoring it.
 
     \b
     Exit codes:  0  done
@@ -242,7 +242,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         precision = side["average_precision"]
         lines.append(
             f"{name:>12}  "
-            + f"{side['alerts']:>9,}{side['right']:>11,}{side['wrong']:>11,}{side['missed']:>9,}"
+            + f"{side['alerts']:>9,}{side['true_positives']:>11,}{side['false_positives']:>11,}{side['missed']:>9,}"
             + (f"{'-':>11}" if precision is None else f"{precision:>11.3f}")
         )
     lines.append(f"{result['seconds']:.1f} s, {result['transactions_per_second']:,} transactions/s")

@@ -53,15 +53,15 @@ def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_
     periods, fixed parameters, threshold), on the stored features and labels in Cassandra. Then it registers the model
     and starts it as a shadow.
 
-    If there is one, this compares it with the current model, as `fraudstream models gate` does. While there are too few
-    labels, it stays a shadow. If it does not pass, it is stopped. If it passes, it is promoted with --promote; without
-    this option, the call only reports it.
+    If there is a challenger, this compares it with the current model, as `fraudstream models gate` does. While there
+    are too few labels, the challenger stays a shadow. If it does not pass, it is stopped. If it passes, --promote
+    promotes it; without this option, the call only reports the pass.
 
-    Neither step uses labels of transactions that are younger than FRAUDSTREAM_LABEL_DELAY: until then, some labels
-    are missing, often those of genuine transactions.
+    Neither step uses transactions that are younger than FRAUDSTREAM_LABEL_DELAY, because some of their labels have
+    not arrived, often those of genuine transactions.
 
-    It is safe to call it again at any time: what was done is read from the log and the registry. While one call is
-    running, another one does nothing and exits with 3.
+    It is safe to call the command again at any time, because it reads from the log and the registry what was done.
+    While one call is running, a second one does nothing and exits with 3.
 
     \b
     Exit codes:  0  one step is done, or there is nothing to do; the output says which

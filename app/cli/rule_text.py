@@ -90,7 +90,7 @@ def trial_lines(result: dict[str, Any], settings: Settings) -> list[str]:
         f"caught          {one['caught']:>9,}  of {one['frauds']:,} frauds, {money(one['caught_minor'])} of "
         f"{money(one['frauds_minor'])}",
         f"newly caught    {one['new_caught']:>9,}  frauds that were approved, {money(one['new_caught_minor'])}",
-        f"false positives {one['wrong']:>9,}  genuine transactions, {money(one['wrong_minor'])}",
+        f"false positives {one['false_positives']:>9,}  genuine transactions, {money(one['false_positives_minor'])}",
         f"unlabelled      {one['unlabelled']:>9,}  {money(one['unlabelled_minor'])}",
         f"cards disturbed {one['cards_disturbed']:>9,}  "
         + ("or more: " if one["cards_disturbed_is_a_minimum"] else "")

@@ -47,8 +47,8 @@ _port = click.IntRange(1024, 65_000)
 @click.option(
     "--durable",
     is_flag=True,
-    help="Cassandra acknowledges rows only when they are on disk: half as fast, but a killed Cassandra loses "
-    "none (otherwise those of the last 100 ms).",
+    help="Cassandra acknowledges rows only when they are on disk: half as fast, but a killed Cassandra loses no "
+    "rows (without this option: those of the last 100 ms).",
 )
 @click.option(
     "--timeout",
@@ -73,10 +73,10 @@ def up(
 ) -> None:
     """Start a real Kafka and a real Cassandra on this machine, without Docker.
 
-    The first start downloads their jars (113 MB); later starts take seconds. A server's other ports
-    follow the given port. A running server is left as it is. SERVERS: kafka, cassandra; default: both.
+    The first start downloads their jars (113 MB); later starts take seconds. Each server also uses some ports after
+    its own. A running server is not restarted. SERVERS: kafka, cassandra; default: both.
 
-    With --brokers 3 --nodes 3, topics and tables can have three replicas: to test what happens while a server is down.
+    With --brokers 3 --nodes 3, topics and tables can have three replicas, to test what happens while a server is down.
     Later starts with the same FRAUDSTREAM_HOME start the same number.
     """
     from app.devstack.cluster import START_SECONDS, cluster_of

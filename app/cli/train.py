@@ -55,7 +55,7 @@ from app.settings import load_settings
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write plots of the report as SVG files into this folder; needs matplotlib.",
+    help="Write the report's plots as SVG files into this folder; needs matplotlib.",
 )
 @click.option(
     "--alerts-per-day",
@@ -81,12 +81,14 @@ from app.settings import load_settings
 def train(context: click.Context, **options: Any) -> None:
     """Train a model, and evaluate it on transactions that it was not trained on.
 
-    The features are computed with the stream's code. The oldest 60 % of the transactions are the training set,
+    Features are computed by the same code as in the stream. The oldest 60 % of the transactions are the training set,
     the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. The
-    options for periods override this: dates are UTC, and end dates are exclusive.
+    options --train-from, --train-to, --test-from and --test-to override this split. Dates are in UTC, and end
+    dates are exclusive.
 
-    Files are read as by `fraudstream produce`, with the same options; with --recipe, a well-known public data
-    set is read as published. Every row must be a valid transaction with a label; --skip-bad counts the others.
+    The transactions come from a file, from Kafka or from Cassandra; without one of these options they are
+    simulated. Options for files are those of `fraudstream produce`. Every row must be a valid transaction with
+    a label; --skip-bad skips and counts the others.
     """
     from app.ops import train as tool
     from app.ops.feature_choice import choose_features

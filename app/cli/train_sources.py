@@ -36,9 +36,13 @@ source_options = together(
     click.option(
         "--from-kafka",
         is_flag=True,
-        help="Learn from scored transactions with labels: the topics predictions and labels.",
+        help="Learn from scored transactions and their labels, read from the topics `predictions` and `labels`.",
     ),
-    click.option("--from-cassandra", is_flag=True, help="The same, from the tables in Cassandra."),
+    click.option(
+        "--from-cassandra",
+        is_flag=True,
+        help="Learn from scored transactions and their labels, read from Cassandra.",
+    ),
     click.option(
         "--label",
         metavar="COLUMN",

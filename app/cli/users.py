@@ -19,8 +19,8 @@ _role = click.option(
 def users() -> None:
     """Create users and tokens for the web pages.
 
-    Each command prints a line: add it to the file that FRAUDSTREAM_WEB_USERS names. Workers read the file
-    again when it changes; removing a line ends its sessions.
+    Each command prints a line: add it to the file that FRAUDSTREAM_WEB_USERS names. Workers read the file again when
+    it changes; removing a user's line ends the user's sessions.
     """
 
 

@@ -25,9 +25,10 @@ from app.settings import ENV_PREFIX, Settings, load_settings
     help="State folder, one per worker.  [default: FRAUDSTREAM_DATADIR]",
 )
 def worker(web_port: int | None, datadir: Path | None) -> None:
-    r"""Score transactions until stopped. On SIGTERM, it finishes the records in progress before it exits.
+    r"""Score transactions until stopped. On SIGTERM, the worker finishes the records in progress before it exits.
 
-    Workers share the partitions, so start at most one per partition. Each needs its own port and state folder.
+    Workers share the partitions, so start at most one worker per partition. Each worker needs its own port and state
+    folder.
 
     \b
     Example:  fraudstream worker

@@ -21,24 +21,31 @@ class DecisionGroup:
 
     Attributes:
         transactions: scored ones.
-        judged: those with a label.
-        frauds: judged ones that were fraud.
+        labelled: those with a label.
+        frauds: labelled ones that were fraud.
         alerts: transactions that were called fraud.
-        right, wrong: alerts that were fraud, and that were not.
-        scores: judged transactions by step of their score; row 0 genuine ones, row 1 frauds.
+        true_positives, false_positives: alerts that were fraud, and that were not.
+        scores: labelled transactions by step of their score; row 0 genuine ones, row 1 frauds.
     """
 
     transactions: int = 0
-    judged: int = 0
+    labelled: int = 0
     frauds: int = 0
     alerts: int = 0
-    right: int = 0
-    wrong: int = 0
+    true_positives: int = 0
+    false_positives: int = 0
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, STEPS), dtype=np.int64))
 
     def add(self, other: "DecisionGroup") -> None:
         """Take another group's decisions, too."""
-        for name in ("transactions", "judged", "frauds", "alerts", "right", "wrong"):
+        for name in (
+            "transactions",
+            "labelled",
+            "frauds",
+            "alerts",
+            "true_positives",
+            "false_positives",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.scores += other.scores
 
@@ -46,16 +53,16 @@ class DecisionGroup:
         """Counts, and shares of them; a share of nothing is None."""
         return {
             "transactions": self.transactions,
-            "judged": self.judged,
-            "judged_share": _share(self.judged, self.transactions),
+            "labelled": self.labelled,
+            "labelled_share": _share(self.labelled, self.transactions),
             "frauds": self.frauds,
             "alerts": self.alerts,
-            "right": self.right,
-            "wrong": self.wrong,
-            "not_judged_yet": self.alerts - self.right - self.wrong,
-            "missed": self.frauds - self.right,
-            "precision": _share(self.right, self.right + self.wrong),
-            "recall": _share(self.right, self.frauds),
+            "true_positives": self.true_positives,
+            "false_positives": self.false_positives,
+            "unlabelled_alerts": self.alerts - self.true_positives - self.false_positives,
+            "missed": self.frauds - self.true_positives,
+            "precision": _share(self.true_positives, self.true_positives + self.false_positives),
+            "recall": _share(self.true_positives, self.frauds),
             "average_precision": average_precision(self.scores),
         }
 
@@ -93,11 +100,11 @@ class QualityTally:
             fraud = here & (verdict == FRAUD)
             group = self._groups[key]
             group.transactions += int(here.sum())
-            group.judged += int(known.sum())
+            group.labelled += int(known.sum())
             group.frauds += int(fraud.sum())
             group.alerts += int((here & alert).sum())
-            group.right += int((fraud & alert).sum())
-            group.wrong += int((known & ~fraud & alert).sum())
+            group.true_positives += int((fraud & alert).sum())
+            group.false_positives += int((known & ~fraud & alert).sum())
             group.scores[1] += np.bincount(step[fraud], minlength=STEPS)
             group.scores[0] += np.bincount(step[known & ~fraud], minlength=STEPS)
 

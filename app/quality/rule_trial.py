@@ -30,8 +30,8 @@ _FIXED = (
 )  # fmt: skip
 
 _COUNTS = (
-    "read", "labelled", "lacking", "frauds", "frauds_minor", "fired", "caught", "caught_minor", "wrong",
-    "wrong_minor", "unlabelled", "unlabelled_minor", "new", "new_caught", "new_caught_minor",
+    "read", "labelled", "lacking", "frauds", "frauds_minor", "fired", "caught", "caught_minor", "false_positives",
+    "false_positives_minor", "unlabelled", "unlabelled_minor", "new", "new_caught", "new_caught_minor",
 )  # fmt: skip
 
 Progress = Callable[[int], None]
@@ -102,7 +102,7 @@ class RuleTrial:
             ("frauds", fraud),
             ("fired", fired),
             ("caught", fired & fraud),
-            ("wrong", fired & genuine),
+            ("false_positives", fired & genuine),
             ("unlabelled", fired & ~fraud & ~genuine),
             ("new", fired & open_),
             ("new_caught", fired & open_ & fraud),
@@ -113,11 +113,11 @@ class RuleTrial:
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the counts, precision and recall over labelled transactions, and what people would notice."""
         counts = self.counts
-        judged = counts["caught"] + counts["wrong"]
+        labelled = counts["caught"] + counts["false_positives"]
         days = max(1.0, (self._span[1] - self._span[0]) / DAY_MS) if counts["read"] else None
         return {
             **{name: counts[name] for name in _COUNTS},
-            "precision": counts["caught"] / judged if judged else None,
+            "precision": counts["caught"] / labelled if labelled else None,
             "recall": counts["caught"] / counts["frauds"] if counts["frauds"] else None,
             "cards_disturbed": len(self._cards),
             "cards_disturbed_is_a_minimum": len(self._cards) >= MAX_CARDS,

@@ -112,9 +112,9 @@ def test_two_runs_one_after_the_other(settings):
     assert 1_300 < first["labels"] < 1_500
     assert (first["labels_dead"], first["labels_waiting"]) == ({}, 0)
     assert sum(kind["caught"] + kind["missed"] for kind in first["frauds"].values()) > 0
-    assert first["true_alarms"] == sum(kind["caught"] for kind in first["frauds"].values())
+    assert first["true_positives"] == sum(kind["caught"] for kind in first["frauds"].values())
     assert first["flagged"] == sum(
-        first[name] for name in ("true_alarms", "false_alarms", "unlabelled")
+        first[name] for name in ("true_positives", "false_positives", "unlabelled")
     )
 
     with demo(settings, "--events", "1500", "--workers", "2", "--rate", "50") as process:
@@ -157,7 +157,7 @@ def test_the_defaults_catch_fraud(settings):
     assert recall("terminal") >= 0.6, said["frauds"]
     assert recall("amount") >= 0.9, said["frauds"]
     assert said["precision"] >= 0.5, said
-    assert said["flagged"] == said["true_alarms"] + said["false_alarms"] + said["unlabelled"]
+    assert said["flagged"] == said["true_positives"] + said["false_positives"] + said["unlabelled"]
 
 
 def test_a_file_is_scored_with_the_options_of_produce(settings, tmp_path):

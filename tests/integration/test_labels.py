@@ -206,9 +206,9 @@ def check_quality(
         if epoch_ms(row[1]) >= begin_ms
     ]
     total = result["total"]
-    assert total["transactions"] == total["judged"] == len(rows)
-    assert total["right"] == sum(fraud[name] and alert for name, _, alert in rows)
-    assert total["wrong"] == sum(alert and not fraud[name] for name, _, alert in rows)
+    assert total["transactions"] == total["labelled"] == len(rows)
+    assert total["true_positives"] == sum(fraud[name] and alert for name, _, alert in rows)
+    assert total["false_positives"] == sum(alert and not fraud[name] for name, _, alert in rows)
     assert total["missed"] == sum(fraud[name] and not alert for name, _, alert in rows)
     assert sum(day["missed"] for day in result["by_day"].values()) == total["missed"]
     days = {iso(when)[:10] for _, when, _ in rows}  # type: ignore[index]

@@ -82,7 +82,12 @@ def test_frauds_are_caught_or_missed_by_kind():
     }
     said = told.as_dict(SETTINGS, {})
     assert (said["frauds"], said["labels"]) == (told.frauds, 4)
-    assert (said["flagged"], said["true_alarms"], said["false_alarms"], said["unlabelled"]) == (
+    assert (
+        said["flagged"],
+        said["true_positives"],
+        said["false_positives"],
+        said["unlabelled"],
+    ) == (
         3,
         1,
         1,

@@ -66,13 +66,15 @@ def check(group: DecisionGroup, score: np.ndarray, alert: np.ndarray, verdict: n
     told = group.as_dict()
     pairs = list(zip(alert.tolist(), verdict.tolist(), strict=True))
     assert told["transactions"] == len(pairs)
-    assert told["right"] == pairs.count((True, FRAUD))
-    assert told["wrong"] == pairs.count((True, GENUINE))
-    assert told["not_judged_yet"] == pairs.count((True, UNKNOWN))
+    assert told["true_positives"] == pairs.count((True, FRAUD))
+    assert told["false_positives"] == pairs.count((True, GENUINE))
+    assert told["unlabelled_alerts"] == pairs.count((True, UNKNOWN))
     assert told["missed"] == pairs.count((False, FRAUD))
-    assert told["judged_share"] == np.mean(verdict != UNKNOWN)
-    assert told["precision"] == told["right"] / (told["right"] + told["wrong"])
-    assert told["recall"] == told["right"] / (told["right"] + told["missed"])
+    assert told["labelled_share"] == np.mean(verdict != UNKNOWN)
+    assert told["precision"] == told["true_positives"] / (
+        told["true_positives"] + told["false_positives"]
+    )
+    assert told["recall"] == told["true_positives"] / (told["true_positives"] + told["missed"])
     known = verdict != UNKNOWN
     exact = average_precision_score(verdict[known] == FRAUD, score[known])
     stepped = average_precision_score(verdict[known] == FRAUD, step_of(score[known]))
@@ -126,14 +128,14 @@ def test_curves_of_nothing() -> None:
 
 def test_nothing_has_no_shares() -> None:
     told = DecisionGroup().as_dict()
-    shares = ("judged_share", "precision", "recall", "average_precision")
+    shares = ("labelled_share", "precision", "recall", "average_precision")
     assert [told[name] for name in shares] == [None] * 4
     assert average_precision(np.zeros((2, 3))) is None
 
 
 def test_lines_for_people() -> None:
     group = DecisionGroup(
-        transactions=1_234, judged=100, frauds=4, alerts=5, right=3, wrong=1
+        transactions=1_234, labelled=100, frauds=4, alerts=5, true_positives=3, false_positives=1
     ).as_dict()
     result = {"labels": 100, "total": group, "by_day": {"2026-01-31": group}, "by_model": {}}
     head, day, total = _lines(result, "day")

@@ -163,10 +163,11 @@ def test_results_stand_beside_the_live_rows() -> None:
     assert result["no_longer_flagged"] == {"all": 1, "fraud": 0, "genuine": 1}
     assert (result["labelled"], result["frauds"], result["live_models"]) == (4, 2, ["m@1"])
     assert result["live"] == {
-        "alerts": 2, "right": 1, "wrong": 1, "missed": 1, "average_precision": pytest.approx((1 + 2 / 3) / 2),
+        "alerts": 2, "true_positives": 1, "false_positives": 1, "missed": 1,
+        "average_precision": pytest.approx((1 + 2 / 3) / 2),
     }  # fmt: skip
     assert result["replay"] == {
-        "alerts": 3, "right": 2, "wrong": 1, "missed": 0, "average_precision": 1.0,
+        "alerts": 3, "true_positives": 2, "false_positives": 1, "missed": 0, "average_precision": 1.0,
     }  # fmt: skip
 
 

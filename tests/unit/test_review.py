@@ -226,7 +226,7 @@ async def test_an_alert_is_opened_taken_and_decided_from_its_page() -> None:
         other = {**form, "alert": made[1].alert_id}
         text = await (await client.post("/review/take", data=other)).text()
         assert "bob has taken it in the meantime" in text
-        assert "bob has taken this alert, until" in text
+        assert "bob has taken this alert; the claim ends at" in text
         assert "Take this alert" not in text.replace("A take this alert", "")
         refused = await client.post("/review/take", data=other, headers=JSON)
         assert (refused.status, await refused.json()) == (
@@ -457,7 +457,7 @@ async def test_the_page_says_when_a_claim_has_ended() -> None:
     worker.reviews.claim(one.alert_id, "local", 1_000, 0)
     async with client_of(worker) as client:
         text = await (await client.get(f"/review/?alert={one.alert_id}")).text()
-    assert "Your 5 minutes have ended" in text
+    assert "Your 5 minutes for this alert have ended" in text
     assert "You have this alert" not in text
 
 

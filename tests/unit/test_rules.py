@@ -641,7 +641,7 @@ class TestTrial:
         assert {name: found[name] for name in ("read", "labelled", "lacking", "frauds")} == {
             "read": 6, "labelled": 5, "lacking": 1, "frauds": 3,
         }  # fmt: skip
-        assert (found["fired"], found["caught"], found["wrong"], found["unlabelled"]) == (
+        assert (found["fired"], found["caught"], found["false_positives"], found["unlabelled"]) == (
             4, 2, 2, 0,
         )  # fmt: skip
         assert (found["caught_minor"], found["new_caught"], found["new_caught_minor"]) == (

@@ -128,7 +128,9 @@ async def test_a_page_says_what_is_new() -> None:
     one.acked = {"at": T0, "by": "ann", "note": ""}
     worker.raised = [one]
     async with client_of(worker) as client:
-        assert "1 new, others handled by ann" in await (await client.get("/alerts/")).text()
+        assert (
+            "1 new; the others were handled by ann" in await (await client.get("/alerts/")).text()
+        )
 
 
 def test_what_was_seen_is_told_from_what_is_new() -> None:

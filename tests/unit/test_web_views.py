@@ -321,7 +321,7 @@ async def test_the_index_names_everything() -> None:
     assert overview["partitions"][0]["state_bytes"] == {"cards": 2048}
     cards = overview["partitions"][0]["stages"]["cards"]
     assert (cards["event_time"], cards["held_ms"]) == ("2023-11-14T22:13:20.000Z", T0 + 9_000)
-    assert "paused for labels/2, 7.0 s ahead" in "".join(tags.texts)
+    assert "paused until labels/2 catches up, 7.0 s ahead in event time" in "".join(tags.texts)
     assert "labels/2 waits for <nothing>" in "".join(tags.texts)
     assert overview["parked_labels"]["2"]["transaction_id"] == "who"
     assert overview["workers"]["http://127.0.0.1:6067"] == [2, 3]
@@ -400,7 +400,7 @@ async def test_quality_as_json_and_as_a_page() -> None:
     async with client_of(worker) as client:
         assert "No labels have arrived yet" in await (await client.get("/quality/")).text()
         group = DecisionGroup(
-            transactions=1_234, judged=9, frauds=4, alerts=5, right=3, wrong=1
+            transactions=1_234, labelled=9, frauds=4, alerts=5, true_positives=3, false_positives=1
         ).as_dict()
         worker.judged = {
             "labels": 9, "total": group, "by_day": {"2026-01-31": group}, "by_model": {"<m>@1": group},
@@ -419,7 +419,7 @@ async def test_quality_as_json_and_as_a_page() -> None:
         assert 'data-rows="[[0.05,0.0,5],[0.95,1.0,4]]"' in text
         assert "/static/quality.js" in text
         reply = await client.get("/quality.json")
-        assert (await reply.json())["total"]["not_judged_yet"] == 1
+        assert (await reply.json())["total"]["unlabelled_alerts"] == 1
         assert "/quality/" in Tags(await (await client.get("/")).text()).links
 
 

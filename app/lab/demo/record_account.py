@@ -45,8 +45,8 @@ class Account:
         missed: frauds that it did not, by their kind.
         caught_minor: amounts of those that it called so, by kind, minor units.
         missed_minor: the same of those that it did not.
-        false_alarms_minor: the same of `false_alarms`.
-        false_alarms: what it called fraud and was none; without what nobody knows the truth of.
+        false_positives_minor: the same of `false_positives`.
+        false_positives: what it called fraud and was none; without what nobody knows the truth of.
         labels_dead: labels that were refused or waited in vain, by reason; none is a record of the run.
         labels_waiting: labels that the workers have not finished: for one, that waits for its transaction.
         kind_of: the kind of fraud of a transaction id, `none` for none; None: unknown.
@@ -67,8 +67,8 @@ class Account:
     missed: Counter[str] = field(default_factory=Counter)
     caught_minor: Counter[str] = field(default_factory=Counter)
     missed_minor: Counter[str] = field(default_factory=Counter)
-    false_alarms_minor: int = 0
-    false_alarms: int = 0
+    false_positives_minor: int = 0
+    false_positives: int = 0
     labels_dead: Counter[str] = field(default_factory=Counter)
     labels_waiting: int = 0
     kind_of: KindOf = unknown
@@ -126,8 +126,8 @@ class Account:
         kind = self.kind_of(prediction["transaction_id"])
         fraud, minor = is_flagged(prediction), prediction["amount_minor"]
         if kind == GENUINE:
-            self.false_alarms += fraud
-            self.false_alarms_minor += minor if fraud else 0
+            self.false_positives += fraud
+            self.false_positives_minor += minor if fraud else 0
         elif kind is not None:
             (self.caught if fraud else self.missed)[kind] += 1
             (self.caught_minor if fraud else self.missed_minor)[kind] += minor

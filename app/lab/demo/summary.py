@@ -75,26 +75,26 @@ class Summary:
         }
 
     @property
-    def true_alarms(self) -> int:
+    def true_positives(self) -> int:
         """Flagged transactions that were fraud."""
         return self.account.caught.total()
 
     @property
     def unlabelled(self) -> int:
         """Flagged transactions of which nobody knows the truth."""
-        return self.account.flagged - self.true_alarms - self.account.false_alarms
+        return self.account.flagged - self.true_positives - self.account.false_positives
 
     @property
     def precision(self) -> float | None:
         """Share of frauds among the flagged transactions whose truth is known; None without any."""
-        known = self.true_alarms + self.account.false_alarms
-        return self.true_alarms / known if known else None
+        known = self.true_positives + self.account.false_positives
+        return self.true_positives / known if known else None
 
     @property
     def amount_precision(self) -> float | None:
         """The same share of their amounts."""
         caught = self.account.caught_minor.total()
-        known = caught + self.account.false_alarms_minor
+        known = caught + self.account.false_positives_minor
         return caught / known if known else None
 
     @property
@@ -145,8 +145,8 @@ class Summary:
             "out_of_order": account.out_of_order,
             "flagged": account.flagged,
             "frauds": self.frauds,
-            "true_alarms": self.true_alarms,
-            "false_alarms": account.false_alarms,
+            "true_positives": self.true_positives,
+            "false_positives": account.false_positives,
             "unlabelled": self.unlabelled,
             "precision": self.precision,
             "amount_precision": self.amount_precision,

@@ -114,13 +114,13 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
     of, of_minor = caught + account.missed.total(), minor + account.missed_minor.total()
     table.append(row("all", caught, of, minor, of_minor))
     unknown = f" + {summary.unlabelled:,} unlabelled" if summary.unlabelled else ""
-    known = summary.true_alarms + account.false_alarms
+    known = summary.true_positives + account.false_positives
     return [
         *_aligned(table, right={1, 2, 3, 4, 5}),
-        f"  {account.flagged:,} flagged = {summary.true_alarms:,} frauds + {account.false_alarms:,} genuine{unknown}: "
-        f"precision {_percent(summary.true_alarms, known)}, by amount "
-        f"{_percent(minor, minor + account.false_alarms_minor)}; the genuine ones are worth "
-        f"{display.amount(account.false_alarms_minor, digits, settings.currency)}",
+        f"  {account.flagged:,} flagged = {summary.true_positives:,} frauds + "
+        f"{account.false_positives:,} genuine{unknown}: precision {_percent(summary.true_positives, known)}, by amount "
+        f"{_percent(minor, minor + account.false_positives_minor)}; the genuine ones are worth "
+        f"{display.amount(account.false_positives_minor, digits, settings.currency)}",
         *([] if summary.label_features else [_WITHOUT_LABELS]),
         _labels(summary),
     ]

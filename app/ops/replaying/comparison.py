@@ -39,14 +39,14 @@ class ComparedModel:
 
     Attributes:
         alerts: transactions that it called fraud.
-        right, wrong: alerts that labels say were fraud, and were not.
+        true_positives, false_positives: alerts that labels say were fraud, and were not.
         missed: frauds that it did not call so.
         average_precision: over transactions with a label; None without a fraud among them.
     """
 
     alerts: int
-    right: int
-    wrong: int
+    true_positives: int
+    false_positives: int
     missed: int
     average_precision: float | None
 
@@ -158,8 +158,8 @@ def _model(
         precision = float(average_precision_score(is_fraud[judged], score[judged]))
     return ComparedModel(
         alerts=int(alert.sum()),
-        right=int((alert & is_fraud).sum()),
-        wrong=int((alert & judged & ~is_fraud).sum()),
+        true_positives=int((alert & is_fraud).sum()),
+        false_positives=int((alert & judged & ~is_fraud).sum()),
         missed=int((is_fraud & ~alert).sum()),
         average_precision=precision,
     )
