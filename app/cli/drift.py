@@ -129,7 +129,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
     from app.quality.drift_comparison import LARGE, LEAST_ROWS, MODERATE
 
     labels = result["labels"]
-    lines = [f"{result['transactions']:,} transactions, {labels['known']:,} labels"]
+    lines = [f"{result['transactions']:,} transactions; labels of all periods: {labels['known']:,}"]
     if labels["silent_ms"] is not None:
         told = [
             f"{share:.1%} of the transactions older than {age.removesuffix('d')} d"
