@@ -4,9 +4,10 @@ The folder has a bounded number of artifacts, and serves while Cassandra is away
 """
 
 import hashlib
+import os
 import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from app.cassandra.model_registry import check_artifact, find_registered, read_a
 from app.cassandra.session import shared_session
 from app.domain.features import Catalogue
 from app.errors import UsageError
+from app.file_writing import explained, write_whole
 from app.settings import Settings
 from models.artifact import MANIFEST_FILE
 from models.artifact_folders import Entry, artifact_folders
@@ -26,6 +28,8 @@ from models.trusted_artifacts import trust_of
 
 #: Artifacts that are kept in the local folder.
 _KEPT = 20
+#: An artifact that was used within this time before the newest is not removed: another process may be reading it.
+_IDLE_SECONDS = 3_600.0
 
 
 class FetchedModels:
@@ -76,23 +80,27 @@ class FetchedModels:
             check_artifact(manifest, content, manifest.scoring_hash, str(folder))
         except (OSError, ValidationError, UsageError):  # not here, or damaged: it is fetched
             return None
-        folder.touch()
+        with suppress(OSError):  # another process has just removed it, or it is read-only
+            os.utime(folder)
         return Entry(folder, manifest)
 
     def _keep(self, entry: Entry, text: str, content: bytes) -> Entry:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
-        (draft / MANIFEST_FILE).write_text(text)
-        (draft / entry.manifest.file).write_bytes(content)
-        shutil.rmtree(entry.folder, ignore_errors=True)
-        try:
-            draft.rename(entry.folder)
-        except OSError:  # another process has just fetched it
-            shutil.rmtree(draft, ignore_errors=True)
-        here = sorted(self._folder.glob("[!.]*"), key=lambda one: one.stat().st_mtime)
-        for oldest in here[:-_KEPT]:
-            shutil.rmtree(oldest, ignore_errors=True)
+        """Write an artifact, whose files other processes may be reading or writing: each is replaced, none removed."""
+        with explained(self._folder, "FRAUDSTREAM_HOME"):
+            write_whole(entry.folder / entry.manifest.file, content)
+            write_whole(entry.folder / MANIFEST_FILE, text)
+        self._remove_idle()
         return entry
+
+    def _remove_idle(self) -> None:
+        used: dict[Path, float] = {}
+        for folder in self._folder.glob("[!.]*"):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                used[folder] = folder.stat().st_mtime
+        newest_first = sorted(used, key=lambda one: used[one], reverse=True)
+        for folder in newest_first[_KEPT:]:
+            if used[folder] < used[newest_first[0]] - _IDLE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def holder_of(settings: Settings, catalogue: Catalogue) -> ModelHolder:
