@@ -30,7 +30,7 @@ class AlertSettings(BaseSettings):
     alert_window: Duration = Field(
         "1h",
         validate_default=True,
-        description="flagged transactions of one card within this time form one alert",
+        description="transactions of one card that raise alerts within this time form one alert",
     )
     alert_losses: Losses = Field(
         "50,200,1000",

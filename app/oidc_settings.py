@@ -47,15 +47,15 @@ class OidcSettings(AccessSettings):
         None, description="client id of the web pages at the OpenID Connect provider"
     )
     web_oidc_client_secret: SecretStr | None = Field(
-        None, description="its secret; unset: a public client"
+        None, description="secret of this client; unset: a public client"
     )
     web_oidc_scope: str = Field(
         "openid", description="scope of the login; the provider may need more for the roles claim"
     )
     web_oidc_roles: str = Field(
         "",
-        description="which web role a value of the roles claim gives, as VALUE=ROLE,..., such as "
-        "fraud-team=analyst,fraud-ops=operator. Whoever has none of these values is refused. If a value "
+        description="web role for each value of the roles claim, as VALUE=ROLE,..., such as "
+        "fraud-team=analyst,fraud-ops=operator. People without any of these values are refused. If a value "
         "contains a comma, end each pair with a semicolon",
     )
     web_oidc_roles_claim: str = Field(

@@ -54,7 +54,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         ge=1,
         le=999,
         description="generation of the deployment's own topics (`enriched`, changelogs); `fraudstream repartition` "
-        "names the next one",
+        "prints the next number",
     )
     kafka_rack: str | None = Field(
         None,
@@ -158,7 +158,8 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     )
     event_time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
-        description="unit of numeric event times: s, ms, us or ns; auto: detect it by size, but refuse whole seconds",
+        description="unit of numeric event times: s, ms, us or ns; auto: detect the unit by size, but refuse whole "
+        "seconds",
     )
     field_names: str = Field(
         "",
@@ -241,13 +242,12 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     )
     allow_pickled_models: bool = Field(
         False,
-        description="load models that are pickles (model.joblib); loading one runs code from it. fraudstream itself "
-        "writes none",
+        description="load models that are pickles (model.joblib). Loading a pickle runs code from it",
     )
     model_keys: ModelKeys = Field(
         (),
-        description="public keys from `fraudstream models keygen`, comma-separated; if set, only models "
-        "that are signed with one of them are promoted and loaded",
+        description="public keys from `fraudstream models keygen`, comma-separated; if set, only models with a "
+        "signature by one of these keys are promoted and loaded",
     )
     threshold: float | None = Field(
         None,

@@ -42,7 +42,7 @@ class WorkerSettings(BaseSettings):
         1_000,
         ge=1,
         le=1_000_000,
-        description="largest number of POST /score requests that wait at one worker; further ones get 429",
+        description="largest number of POST /score requests that wait at one worker; further requests get 429",
     )
     standby_replicas: int = Field(
         0, ge=0, le=3, description="number of standby replicas of each partition's state tables"
@@ -95,8 +95,8 @@ class WorkerSettings(BaseSettings):
         0.01,
         ge=0,
         le=1,
-        description="share of the transactions without a `traceparent` header that are traced; with one, its sampled "
-        "flag decides",
+        description="share of the transactions to trace, among those without a `traceparent` header; with the "
+        "header, its sampled flag decides",
     )
 
     @field_validator("trace_endpoint")

@@ -83,7 +83,7 @@ FIELDS = (
     ),
     _added("event_time_ms", "", "integer", "event time of the transaction; its column is `event_time`", dropped=True),
     _added(
-        "features", "frozen<map<text, double>>", "object of numbers", "by name; [which](features.md)"
+        "features", "frozen<map<text, double>>", "object of numbers", "by [name](features.md)"
     ),
     _added("score", "double", "number in [0, 1]", "the model's probability of fraud"),
     _added("is_fraud", "boolean", "boolean", "whether the model flags it: `score >= threshold`"),
