@@ -16,9 +16,7 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
 from pydantic import ValidationError
-from sklearn.exceptions import InconsistentVersionWarning
 
 from app.errors import NotFoundError, UnavailableError, UsageError
 from models.manifest import HASH_DIGITS, NAME, PICKLED, SKOPS, Manifest
@@ -216,11 +214,14 @@ def load_artifact(
 
 
 def _read(path: Path, packed: bytes, *, pickled: bool) -> Any:
+    # not before a model is loaded: it takes a second, and most commands read manifests only
+    from sklearn.exceptions import InconsistentVersionWarning
+
     try:
         with warnings.catch_warnings():
             # patch releases differ without harm; check_libraries has refused the others
             warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return joblib.load(io.BytesIO(packed)) if pickled else unpack(packed)
+            return _unpickle(packed) if pickled else unpack(packed)
     except MemoryError:  # says nothing of the file
         raise
     except UntrustedTypeError as error:
@@ -250,7 +251,15 @@ def check_libraries(folder: Path, manifest: Manifest) -> None:
         raise UsageError(msg)
 
 
+def _unpickle(packed: bytes) -> Any:
+    import joblib
+
+    return joblib.load(io.BytesIO(packed))
+
+
 def _pickle(held: Any) -> bytes:
+    import joblib
+
     packed = io.BytesIO()
     joblib.dump(held, packed)
     return packed.getvalue()

@@ -1,6 +1,7 @@
 """Loads models and keeps them: by name for the next block, by hash for a replay of an old one."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from app.errors import NotAnsweringError, NotFoundError, UnavailableError, Usage
 from models.artifact import check_content, load_artifact
 from models.artifact_folders import ArtifactFolders, Entry
 from models.manifest import HASH_DIGITS, Manifest, check_features
-from models.scoring import AnomalyScorer, Rows, Scorer, build_scorer
 from models.shipped_models import SHIPPED
 from models.trusted_artifacts import Trust
+
+if TYPE_CHECKING:  # it imports scikit-learn, which takes a second: not before a model is loaded
+    from models.scoring import AnomalyScorer, Rows, Scorer
 
 
 class Model:
@@ -28,7 +31,7 @@ class Model:
     """
 
     def __init__(
-        self, manifest: Manifest, scorer: Scorer, anomaly: AnomalyScorer | None = None
+        self, manifest: Manifest, scorer: "Scorer", anomaly: "AnomalyScorer | None" = None
     ) -> None:
         self.manifest = manifest
         self.version = f"{manifest.name}@{manifest.version}"
@@ -41,7 +44,7 @@ class Model:
         self.anomaly_threshold = manifest.anomaly.threshold if manifest.anomaly else None
         self._anomaly = anomaly
 
-    def anomalies(self, rows: Rows) -> Rows | None:
+    def anomalies(self, rows: "Rows") -> "Rows | None":
         """How odd each row is, in [0, 1], whoever its company is; None when the model cannot tell.
 
         Args:
@@ -157,6 +160,8 @@ class ModelHolder:
         model = self._loaded.get(manifest.model_hash)
         # a model of format 1 may have a copy of its hash with another threshold
         if model is None or model.manifest != manifest:
+            from models.scoring import AnomalyScorer, build_scorer
+
             self._trust.check(*entry)
             catalogue = self._catalogue
             columns = check_features(manifest, catalogue.names, catalogue.schema)

@@ -14,8 +14,6 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
-from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
-from sklearn.tree._tree import Tree
 
 #: Types that our models hold, and calibrated ones, beside those that skops trusts.
 TRUSTED = (
@@ -220,7 +218,10 @@ def _check_trees(fitted: Any) -> None:
     Raises:
         UntrustedTypeError: there is one.
     """
-    for tree, width in _trees(fitted, None, set()):
+    from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+    from sklearn.tree._tree import Tree
+
+    for tree, width in _trees(fitted, None, set(), (Tree, TreePredictor)):
         if isinstance(tree, Tree):
             if tree.node_count > tree.capacity:
                 raise UntrustedTypeError(_DAMAGED)
@@ -245,13 +246,13 @@ def _check_trees(fitted: Any) -> None:
 
 
 def _trees(
-    held: Any, width: int | None, seen: set[tuple[int, int | None]]
+    held: Any, width: int | None, seen: set[tuple[int, int | None]], kinds: tuple[type, ...]
 ) -> Iterator[tuple[Any, int]]:
     """Every tree, with the number of features of the rows that it is given."""
     if (id(held), width) in seen:
         return
     seen.add((id(held), width))
-    if isinstance(held, Tree | TreePredictor):
+    if isinstance(held, kinds):
         yield held, width or 0
         return
     inside: Iterable[Any] = ()
@@ -273,4 +274,4 @@ def _trees(
         # a forest checks a row's length once, and not for each of its trees
         width = min(own, width) if "tree_" in vars(held) and own and width else own
     for each in inside:
-        yield from _trees(each, width, seen)
+        yield from _trees(each, width, seen, kinds)

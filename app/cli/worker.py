@@ -87,6 +87,10 @@ def run_worker(settings: Settings) -> int:
         UnavailableError: the port of the web pages or the state folder is in use.
     """
     check_port(settings)
+    # Before other modules: skops searches all modules, in the order of their import, for each of its 300 functions.
+    # Behind a thousand others, that took a worker half a second.
+    import scipy.special  # type: ignore[import-untyped]  # isort: skip  # noqa: F401
+
     import asyncio
 
     import uvloop

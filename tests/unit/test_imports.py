@@ -168,6 +168,12 @@ def test_a_worker_loads_no_tools_and_no_laboratory() -> None:
     assert loaded.split() == []
 
 
+def test_commands_load_no_scikit_learn_before_a_model() -> None:
+    """Importing it takes a second, which each command that reads a registry would take."""
+    code = "import sys, app.ops.manage_models, app.ops.verify; print('sklearn' in sys.modules)"
+    assert printed(code).strip() == "False"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_stay_small(module: str) -> None:
     assert len(MODULES[module].read_text().splitlines()) <= MAX_LINES
