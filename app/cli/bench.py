@@ -64,8 +64,8 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 )
 @click.option(
     "--peers",
-    help="Also measure these, comma-separated: quix, quix-reduced, ours-reduced, spark-exact, spark-windows, flink; "
-    "or all. With --quick their backlogs are a tenth of the usual size.",
+    help="Also measure these systems, comma-separated: quix, quix-reduced, ours-reduced, spark-exact, spark-windows, "
+    "flink; or all. With --quick their backlogs are a tenth of the usual size.",
 )
 @click.option(
     "--stages",

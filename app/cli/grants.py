@@ -24,7 +24,8 @@ _OPERATIONS = {"DESCRIBE_CONFIGS": "DescribeConfigs"}
 def grants(role: Role | None, user: str, markdown: bool) -> None:
     """Print the minimum grants of a user at Kafka and Cassandra, as a shell script for their administrators.
 
-    `admin.properties` is the login of Kafka's administrator; cqlsh reads that of Cassandra's from its own file.
+    The printed script reads the login of Kafka's administrator from `admin.properties`; cqlsh reads the login of
+    Cassandra's administrator from its own file.
 
     Server roles: setup, worker, notifier, producer, analyst, modeller, auditor, repairer, replayer, repartitioner,
     eraser, keeper. Without SERVER_ROLE, all are printed, each with its commands. Every command belongs to one of them;

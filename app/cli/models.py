@@ -157,7 +157,7 @@ def register(model: str, key: Path | None) -> None:
 def keygen(file: Path) -> None:
     """Make a key for signing models: the private key goes into FILE, the public key is printed.
 
-    The file is not encrypted, and only its owner can read it. Workers need the public key alone.
+    The file is not encrypted, and only its owner can read it. Workers need only the public key.
     """
     from app.ops.manage_models import make_key
 

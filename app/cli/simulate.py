@@ -70,7 +70,11 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     metavar="SHARE",
     help="Share of transactions without a terminal.",
 )
-@click.option("--labels", type=_FILE, help="Write the labels to this CSV instead of into the file.")
+@click.option(
+    "--labels",
+    type=_FILE,
+    help="Write the labels to this CSV file instead of into the output file.",
+)
 @click.option("--no-labels", is_flag=True, help="Write no labels.")
 @click.option(
     "--out-of-order",
