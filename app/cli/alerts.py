@@ -154,7 +154,7 @@ def ack(alert_ids: tuple[str, ...], by: str | None, note: str) -> None:
 @alerts.command(
     epilog="\b\nExamples:  fraudstream alerts snooze --card C00042 --for 8h --note 'customer travels'\n"
     "           fraudstream alerts snooze --rule large_amount --until 2026-12-01\n"
-    "           fraudstream alerts snooze --card C00042 --for 0s     (ends it)\n"
+    "           fraudstream alerts snooze --card C00042 --for 0s     (ends the snooze)\n"
     "           fraudstream alerts snooze     (lists what is snoozed)"
 )
 @click.option("--card", metavar="ID", help="Snooze this card.")

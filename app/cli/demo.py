@@ -74,8 +74,8 @@ def demo(context: click.Context, **options: Any) -> None:
     Starts a local Kafka and Cassandra (unless FRAUDSTREAM_BROKER and FRAUDSTREAM_CASSANDRA name
     others), creates topics and tables, and starts workers. Then it sends simulated transactions
     (some late, repeated or invalid on purpose) with their labels, one day later in event time, and
-    prints a summary, including which frauds were caught and missed. After that it continues at a
-    low rate and shows what is flagged, until Ctrl-C. The workers stop with the demo; the servers
+    prints a summary, including which frauds were caught and missed. Afterwards the demo continues at a low rate and
+    shows flagged transactions, until Ctrl-C. The workers stop with the demo; the servers
     keep running.
     """
     _check(context, options)

@@ -63,8 +63,9 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model (the guard). If it returns no scores,
     flags far more or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
-    If workers would refuse to load today's model again (it is a pickle, or not signed), the command warns that the
-    guard would restore an earlier one instead. If there is none, the command refuses: use --no-guard.
+    If workers would refuse to load the replaced model again (because it is a pickle or not signed), the command
+    warns that the guard would restore an earlier model instead. If there is no earlier model, the command refuses:
+    use --no-guard.
 
     \b
     Exit codes:  0  the change is recorded, or the model is the current one already
@@ -112,13 +113,15 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 
 @click.command(epilog="\b\nExample:  fraudstream models rollback --note 'too many alerts'")
 @click.option(
-    "--further", is_flag=True, help="Go back one more, although the guard has already gone back."
+    "--further",
+    is_flag=True,
+    help="Go back one more model, although the guard has already restored one.",
 )
 @note_option
 def rollback(further: bool, note: str) -> None:
     r"""Return to the previous model and its threshold.
 
-    Each further rollback goes back one more, up to the model that the deployment started with. If the guard has
+    Each further rollback goes back one more model, up to the model that the deployment started with. If the guard has
     restored the current model, a rollback needs --further. If the guard or another user records a change first, the
     rollback has no effect.
 

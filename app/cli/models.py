@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def models() -> None:
     r"""List models, register them, and choose the one that scores live transactions.
 
-    Workers load models from a registry in Cassandra. A change takes effect within seconds, without a restart: it is a
-    record on the topic `control`, and each prediction names the model that it comes from.
+    Workers load models from a registry in Cassandra. A change takes effect within seconds, without a restart: each
+    change is a record on the topic `control`, and each prediction names its model.
     """
 
 
@@ -287,8 +287,8 @@ def _tell_imported(entry: "Entry") -> None:
 def convert(model: str) -> None:
     r"""Convert a pickled model to skops' format: save it as its next version, and register it.
 
-    Earlier releases saved models as pickles. Loading one runs code from it, so FRAUDSTREAM_ALLOW_PICKLED_MODELS must
-    allow it: convert only models that you trust. The scores of the new version are bit-identical.
+    Earlier releases saved models as pickles. Loading a pickle runs code from it, so FRAUDSTREAM_ALLOW_PICKLED_MODELS
+    must allow this: convert only models that you trust. The scores of the new version are bit-identical.
 
     \b
     Exit codes:  0  the new version is registered

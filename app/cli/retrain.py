@@ -42,8 +42,8 @@ _NOT_PASSED = 1
     "key",
     type=click.Path(path_type=Path),
     metavar="KEYFILE",
-    help="Private key to sign the new model with; see `models sign`. It also signs a model that an earlier call "
-    "trained here and left unsigned.",
+    help="Private key to sign the new model with; see `models sign`. A model that an earlier call trained here and "
+    "left unsigned is signed, too.",
 )
 @json_option
 def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def add(name: str, role: str) -> None:
 def token(name: str, role: str) -> None:
     """Print the line of a new token; the token itself goes to standard error, once.
 
-    Programs send it as `Authorization: Bearer TOKEN`; commands read it from FRAUDSTREAM_WEB_TOKEN.
+    Programs send the token as `Authorization: Bearer TOKEN`; commands read it from FRAUDSTREAM_WEB_TOKEN.
     """
     from app.web.access.users import token_line
 
