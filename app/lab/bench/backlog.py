@@ -193,12 +193,13 @@ async def await_committed(settings: Settings, topic: str, records: int, workers:
     """
     deadline, done_at = time.monotonic() + RUN_SECONDS, 0.0
     async with admin(settings) as client:
-        while await committed(client, settings, topic) < records:
+        while (done := await committed(client, settings, topic)) < records:
             workers.check()
             if time.monotonic() > deadline:
                 held = sum((await log_ends(settings, topic)).values())
                 msg = (
-                    f"after {RUN_SECONDS:.0f} s {topic} has {held} of {records} records: giving up"
+                    f"after {RUN_SECONDS:.0f} s the workers have finished {done:,} of {records:,} records of {topic}, "
+                    f"which has {held:,}: giving up"
                 )
                 raise UnavailableError(msg)
             await asyncio.sleep(_POLL_SECONDS)
