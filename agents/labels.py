@@ -16,7 +16,7 @@ from app.errors import NotAnsweringError
 from app.faust_app import app, batch_bytes, source, waiting_bytes
 from app.kafka.partitioner import partition_of
 from app.metrics.counters import label_counts
-from app.metrics.recent_labels import recent_labels
+from app.metrics.labelled_flags import labelled_flags
 from app.stages.label_stage import LabelBlock, LabelsHandler
 from app.stages.parked_label_retries import LabelRetries, look_up_with
 from app.stages.partition_start import check_labels, check_topics_known
@@ -33,7 +33,7 @@ async def deliver(_partition: int, block: LabelBlock) -> SentOutputs:
     """Send labels to their terminals, and store them."""
     sent = await sender.send(app.producer._producer, block.outputs)  # noqa: SLF001
     label_counts.add(block.labels)
-    recent_labels.add(block.labels)
+    labelled_flags.add(block.partition, block.labels)
     return SentOutputs.of(sent, store.store(block.partition, block.labels))
 
 
@@ -47,12 +47,13 @@ async def send_copies(outputs: Outputs) -> None:
         raise NotAnsweringError(str(error)) from error
 
 
-async def check_position(partition: int, _start: int) -> None:
+async def check_position(partition: int, start: int) -> None:
     """Refuse a state that does not fit the topics."""
     await check_topics_known(
         table, partition, app.topic_ids, app.recreated, changelog=topics.labels_changelog.name
     )
     await check_labels(app.consumer, table, TP(topics.labels.name, partition))
+    labelled_flags.assigned(partition, start, time.time_ns() // 1_000_000)
 
 
 retries = app.retries = LabelRetries(

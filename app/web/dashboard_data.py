@@ -95,6 +95,7 @@ class DashboardData:
                 if int(now) % STEP_SECONDS == 0:
                     self._lag = await self._worst_lag()
                 self._history.tick(now, self._worker.totals(), self._lag)
+                self._worker.labelled()  # reads what was decided about new labels
             except Exception:  # a chart has a gap; the stream goes on
                 logger.exception("the dashboard's counters could not be read")
             await asyncio.sleep(1 - time.time() % 1)

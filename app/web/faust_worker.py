@@ -39,9 +39,9 @@ from app.metrics.counters import (
     refund_status,
     sink_status,
 )
+from app.metrics.labelled_flags import RecentLabel, labelled_flags
 from app.metrics.last_hour import CounterTotals
 from app.metrics.log_ends import LogEnds
-from app.metrics.recent_labels import RecentLabel, recent_labels
 from app.metrics.waiting_partitions import read_waits
 from app.metrics.worker_reading import (
     WorkerReading,
@@ -85,7 +85,7 @@ class FaustWorker:
         self._started_at = time.time()
         self._lookups = CassandraLookups()
         self._quality = QualityData(self._measure)
-        self._precision = LivePrecision(recent_labels, self._read_flagged)
+        self._precision = LivePrecision(labelled_flags, self._read_flagged)
         self._reading_letters = asyncio.Lock()
         self._models = ModelReader(app, self.look_up)
         self.reviews = ReviewStore(app.settings)

@@ -1,23 +1,19 @@
 """Live precision: of the transactions that were flagged and have got a label lately, the share that are fraud.
 
-Labels are remembered as they pass this worker. What was decided about their transactions is read from Cassandra by key,
-each once, and only while somebody looks.
+Labels are taken as they pass this worker. What was decided about their transactions is read from Cassandra by key, each
+once, whether somebody looks or not: only flagged ones are remembered.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from app.durations import DAY_MS
 from app.errors import FraudstreamError
-from app.metrics.recent_labels import RecentLabel, RecentLabels
+from app.metrics.labelled_flags import Key, LabelledFlags, RecentLabel
 
-#: Labels that arrived in this time count.
-WINDOW_MS = DAY_MS
-#: How often labels are counted and decisions read, and how many of these at a time.
-_EVERY_SECONDS, _AT_ONCE = 2.0, 500
-Key = tuple[str, int]
+#: How often decisions are read, and how many at a time: a worker keeps up with 500 labels per second.
+_EVERY_SECONDS, _AT_ONCE = 1.0, 500
 #: Gives by transaction whether it was flagged; those that are not stored are left out.
 ReadFlagged = Callable[[Sequence[RecentLabel]], Awaitable[Mapping[Key, bool]]]
 
@@ -26,14 +22,14 @@ class LabelledCounts(NamedTuple):
     """What live precision rests on.
 
     Attributes:
-        labels: labelled transactions whose decision is known.
-        flagged: those of them that were declined or sent to review.
-        frauds: those of the flagged ones that are fraud.
+        flagged: labelled transactions that were declined or sent to review.
+        frauds: those of them that are fraud.
+        since_ms: from when on no label is missing, epoch milliseconds; 0: in the whole window.
     """
 
-    labels: int = 0
     flagged: int = 0
     frauds: int = 0
+    since_ms: int = 0
 
     @property
     def precision(self) -> float | None:
@@ -43,14 +39,19 @@ class LabelledCounts(NamedTuple):
 
 def together(counts: Sequence[Mapping[str, int]]) -> LabelledCounts:
     """Of several workers."""
-    return LabelledCounts(*(sum(one[name] for one in counts) for name in LabelledCounts._fields))
+    return LabelledCounts(
+        sum(one["flagged"] for one in counts),
+        sum(one["frauds"] for one in counts),
+        # a worker of an earlier release does not say since when
+        max((one.get("since_ms", 0) for one in counts), default=0),
+    )
 
 
 class LivePrecision:
-    """Belongs to one event loop.
+    """Belongs to one event loop, which calls `counts` once a second.
 
     Args:
-        labels: the newest ones.
+        labels: those that pass this worker.
         read: gives decisions.
         now_ms: the present, epoch milliseconds.
         clock: seconds that never go back.
@@ -58,41 +59,24 @@ class LivePrecision:
 
     def __init__(
         self,
-        labels: RecentLabels,
+        labels: LabelledFlags,
         read: ReadFlagged,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._labels, self._read = labels, read
         self._now_ms, self._clock = now_ms, clock
-        self._flagged: dict[Key, bool | None] = {}  # None: it is not stored
         self._reading: asyncio.Task[None] | None = None
-        self._counts, self._next = LabelledCounts(), float("-inf")
+        self._next = float("-inf")
 
     def counts(self) -> dict[str, int]:
-        """The figures, some seconds old; begins to read the decisions that are not known. Never waits."""
-        if self._clock() >= self._next:
+        """The figures; begins to read decisions that are not known. Never waits."""
+        now_ms = self._now_ms()
+        if self._clock() >= self._next and (self._reading is None or self._reading.done()):
             self._next = self._clock() + _EVERY_SECONDS
-            self._count()
-        return self._counts._asdict()
-
-    def _count(self) -> None:
-        begin = self._now_ms() - WINDOW_MS
-        recent = {
-            (one.transaction_id, one.event_time_ms): one
-            for one in self._labels.newest()
-            if one.received_at >= begin
-        }
-        self._flagged = {key: known for key, known in self._flagged.items() if key in recent}
-        unknown = [one for key, one in recent.items() if key not in self._flagged]
-        if unknown and (self._reading is None or self._reading.done()):
-            self._reading = asyncio.create_task(self._learn(unknown[:_AT_ONCE]))
-        flagged = [recent[key] for key, known in self._flagged.items() if known]
-        self._counts = LabelledCounts(
-            sum(known is not None for known in self._flagged.values()),
-            len(flagged),
-            sum(one.is_fraud for one in flagged),
-        )
+            if some := self._labels.undecided(_AT_ONCE, now_ms):
+                self._reading = asyncio.create_task(self._learn(some))
+        return LabelledCounts(*self._labels.counts(now_ms))._asdict()
 
     def close(self) -> None:
         """Nobody waits any more."""
@@ -101,10 +85,7 @@ class LivePrecision:
 
     async def _learn(self, labels: Sequence[RecentLabel]) -> None:
         try:
-            found: Mapping[Key, Any] = await self._read(labels)
+            found = await self._read(labels)
         except FraudstreamError:  # the next look tries again
             return
-        for one in labels:
-            key = one.transaction_id, one.event_time_ms
-            self._flagged[key] = found.get(key)
-        self._next = float("-inf")  # count them at the next look
+        self._labels.decided(labels, found)
