@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
     try:
         from agents import alerts, cards, control, guard, labels, refunds, scoring, sink  # noqa: F401
         from app.faust_app import app
-        from app.web import register  # noqa: F401
+        from app.web import install_pages  # noqa: F401
     except FraudstreamError as error:  # Faust's command would print a traceback
         print(f"fraudstream: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

@@ -8,7 +8,7 @@ from typing import Any
 from app.metrics.latency_histogram import FINE_BOUNDS_MS, LatencyHistogram
 
 #: Labels that are kept for their share of fraud.
-NEWEST_LABELS = 5_000
+FRAUD_SHARE_LABELS = 5_000
 #: A pause between labels worth keeping, milliseconds, and how many are kept: some weeks of them.
 _PAUSE_MS, _PAUSES = 3_600_000, 1_000
 
@@ -124,7 +124,7 @@ class LabelCounts:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.genuine = self.fraud = 0
         self.received_ms = self.first_ms = self.handled_ms = 0
-        self.newest: deque[tuple[int, bool]] = deque(maxlen=NEWEST_LABELS)
+        self.newest: deque[tuple[int, bool]] = deque(maxlen=FRAUD_SHARE_LABELS)
         self.pauses: deque[tuple[int, int]] = deque(maxlen=_PAUSES)
         self._clock = clock
 

@@ -1,4 +1,4 @@
-"""The alert policy of a deployment, and the newest alerts, for pages."""
+"""The newest alerts that a worker has seen, for pages."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,9 +6,7 @@ from typing import Any
 
 import orjson
 
-from app.domain.alert_policy import AlertPolicy
 from app.scoring_deployment import is_anothers
-from app.settings import Settings
 from app.wire.input_records import SourceRecord
 
 #: Number of alerts that a worker keeps.
@@ -38,16 +36,3 @@ class RecentAlerts:
             if not is_anothers(alert, self._deployment):
                 found[alert["key"]] = alert
         return sorted(found.values(), key=lambda alert: -(alert["received_at"] or 0))
-
-
-def alert_policy(settings: Settings) -> AlertPolicy | None:
-    """The deployment's policy; None if nothing raises an alert."""
-    if not settings.alert_on:
-        return None
-    minor = 10**settings.minor_unit_digits
-    return AlertPolicy(
-        settings.alert_on,
-        settings.alert_window,
-        tuple(loss * minor for loss in settings.alert_losses),
-        settings.currency,
-    )

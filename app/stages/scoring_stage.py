@@ -20,10 +20,10 @@ from app.settings import Settings
 from app.stages.all_or_nothing import all_or_nothing, computed_or_needed
 from app.stages.block_rows import BlockRows, terminal_rules
 from app.stages.challenger_scores import Challengers
+from app.stages.deployed_alert_policy import alert_policy
 from app.stages.erase_waiting_labels import find_waiting, forget_labels, note_waiting
 from app.stages.guard_counts import TalliesByChange
 from app.stages.model_fallbacks import Champion
-from app.stages.recent_alerts import alert_policy
 from app.stages.reserved_rows import (
     IN_FORCE_KEY,
     PINS_KEY,

@@ -22,7 +22,7 @@ from app.domain.alert_policy import (
 )
 from app.errors import SettingsError, StateError
 from app.settings import load_settings
-from app.stages.recent_alerts import alert_policy
+from app.stages.deployed_alert_policy import alert_policy
 from tests.builders import T0
 from tests.prediction_builder import prediction
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.metrics.counters import NEWEST_LABELS, LabelCounts
+from app.metrics.counters import FRAUD_SHARE_LABELS, LabelCounts
 from app.metrics.drift_sample import KEPT, PER_SECOND, RecentSample
 from app.metrics.prometheus import WorkerMetrics
 from app.metrics.worker_reading import WorkerReading
@@ -206,7 +206,7 @@ def test_the_share_of_fraud_among_labels_is_found_live(trained: Distribution) ->
         rng = np.random.default_rng(2)
         counts.add(label(BEGIN, bool(rng.random() < times * share)) for _ in range(9_000))
         labels = live_labels(counts, BEGIN + 1_000)
-        assert labels.known == NEWEST_LABELS
+        assert labels.known == FRAUD_SHARE_LABELS
         drift = live_drift(kept(data), lambda _: trained, 100, labels)
         return [one["detector"] for one in drift["m@1"]["findings"]]
 

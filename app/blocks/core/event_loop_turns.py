@@ -37,7 +37,7 @@ class Pulse:
     Whatever a fetch or an acknowledgement brings is processed together: the handler computes the blocks of all
     partitions in one call, and their outputs and changelog rows reach the producer in the same turn. There is no timer:
     a partition without company is served at once. Nothing here waits: a partition that has to does so by itself
-    (`Detour`), and the others go on. An error of one partition ends that one only.
+    (`WaitingTask`), and the others go on. An error of one partition ends that one only.
 
     Args:
         handler: does the work; see `compute_together`.

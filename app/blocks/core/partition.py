@@ -25,7 +25,7 @@ from app.blocks.core.memory_budget import IN_FLIGHT_WEIGHT, MemoryBudget
 from app.blocks.core.order_of_effects import Settling
 from app.blocks.core.rows_in_flight import NewestRows
 from app.blocks.core.waiting_blocks import ForwardedBlocks, WaitingBlocks
-from app.blocks.core.waiting_task import Detour
+from app.blocks.core.waiting_task import WaitingTask
 
 __all__ = ["Block", "Computed", "Handler", "Partition", "Ports", "RowReader"]
 
@@ -92,7 +92,7 @@ class Partition(NewestRows):
         self._prepared: tuple[Block, float] | None = None
         self._begun: Block | None = None
         self._ended: asyncio.Future[None] | None = None
-        self._detour = Detour(self.wake, self.fail)
+        self._waiting_task = WaitingTask(self.wake, self.fail)
         self._settling = Settling(
             number,
             ports,
@@ -229,7 +229,7 @@ class Partition(NewestRows):
             self._ended.set_result(None)
 
     async def run(self) -> None:
-        """Work until closed: the pulse does it, and what has to wait takes a detour.
+        """Work until closed: the pulse does it, and what has to wait does so in a task of its own.
 
         Raises:
             ForeignWriterError: another worker wrote this partition's changelog.
@@ -242,7 +242,7 @@ class Partition(NewestRows):
         try:
             await self._ended
         finally:
-            self._detour.cancel()
+            self._waiting_task.cancel()
 
     def fail(self, error: BaseException) -> None:
         """No more of it is done: `run` raises the error."""
@@ -259,10 +259,10 @@ class Partition(NewestRows):
 
     def next_work(self) -> Work | None:
         """The next block, if it can be computed now; never waits."""
-        if not self._runs or self._detour.taken:
+        if not self._runs or self._waiting_task.runs:
             return None
         if self.needs is not None:  # blocks in flight become durable meanwhile
-            self._detour.take(self._obtain(self.needs))
+            self._waiting_task.start(self._obtain(self.needs))
             return None
         if not self._inbox or self._has_enough_in_flight() or self.held:
             return None
@@ -295,8 +295,8 @@ class Partition(NewestRows):
             preparing = self._prepare(self.number, block.records, self, until_ms)
             if preparing is not None:
                 self._inbox.appendleft(block)  # it stays among those that wait
-                self._prepared = block, until_ms  # once the detour is over
-                self._detour.take(preparing)
+                self._prepared = block, until_ms  # once the task is over
+                self._waiting_task.start(preparing)
                 return None
         return block, until_ms
 
@@ -309,7 +309,7 @@ class Partition(NewestRows):
             self._ports.abandon(block)
             while self._inbox:  # they follow the gap: they come again
                 self._ports.abandon(self._inbox.popleft())
-            self._detour.take(self._ports.refetch(self.number, self.next_offset))
+            self._waiting_task.start(self._ports.refetch(self.number, self.next_offset))
             return None
         if block.end <= self.next_offset:  # fetched again after a seek, taken already
             self._ports.abandon(block)
@@ -364,7 +364,7 @@ class Partition(NewestRows):
             self._wait(computed)
         sent = self._hand_over(step)
         if sent is None:
-            self._detour.take(self._send(step))
+            self._waiting_task.start(self._send(step))
         else:
             self._expect(step, sent)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-class Detour:
+class WaitingTask:
     """Something that a partition waits for; one at a time.
 
     Args:
@@ -20,13 +20,13 @@ class Detour:
         self._given_up = False
 
     @property
-    def taken(self) -> bool:
+    def runs(self) -> bool:
         """Whether the partition waits."""
         return self._task is not None
 
-    def take(self, way: Coroutine[Any, Any, None]) -> None:
+    def start(self, what: Coroutine[Any, Any, None]) -> None:
         """Wait for something."""
-        self._task = asyncio.create_task(way)
+        self._task = asyncio.create_task(what)
         self._task.add_done_callback(self._over)
 
     def cancel(self) -> None:

@@ -12,7 +12,7 @@ from app.ops.verification.labels import LabelLedger
 from app.ops.verification.ledger import Ledger
 from app.ops.verification.lost_offsets import LostOffsets
 from app.settings import Settings
-from app.stages.recent_alerts import alert_policy
+from app.stages.deployed_alert_policy import alert_policy
 from app.topics import Topics
 from app.windows.waiting_labels import MAX_WAITING_LABELS
 from app.wire.decoding.record_rules import record_rules

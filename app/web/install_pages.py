@@ -13,7 +13,7 @@ from tables.cards import cards
 from tables.terminals import terminals
 
 
-def register() -> None:
+def install_pages() -> None:
     """Install the views in place of those that Faust brings."""
     # its index answers at `/` too, and its /table/ shows any row to anybody
     app.web.blueprints = BlueprintManager()
@@ -31,4 +31,4 @@ def register() -> None:
     application.on_cleanup.append(close)
 
 
-register()
+install_pages()
