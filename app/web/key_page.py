@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from app.cassandra.timeline import SHOWN
 from app.domain.decision import decision_of
 from app.domain.transaction import hash_id
 from app.errors import FraudstreamError, NotFoundError, UnavailableError
@@ -53,7 +54,8 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     for row in rows:
         row["decision"] = decision_of(row)
     links = {hash_id(row["transaction_id"]).hex(): row["transaction_id"] for row in rows}
-    return page("card_or_terminal.html", state=state, timeline=rows, fault=fault, links=links)
+    shown = {"timeline": rows, "shown": SHOWN, "links": links}
+    return page("card_or_terminal.html", state=state, fault=fault, **shown)
 
 
 def read_key(

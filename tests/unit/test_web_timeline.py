@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.cassandra.timeline import SHOWN
 from app.display import iso
 from app.domain.decision import decision_of
 from app.domain.transaction import hash_id
@@ -57,6 +58,18 @@ async def test_a_card_shows_its_transactions_with_scores_alerts_and_labels() -> 
     assert {"declined", "by the block list (card)"} <= {one.strip() for one in tags.texts}
     assert "no Cassandra at &lt;x&gt;" in text  # and the state all the same
     assert "Windows that end at the newest event time" in text
+
+
+async def test_a_page_says_that_it_shows_only_the_newest_transactions() -> None:
+    worker = DictWorker()
+    worker.add("c1", [0])
+    said = []
+    for count in (SHOWN - 1, SHOWN):
+        worker.history = [row(f"x{n}") for n in range(count)]
+        async with client_of(worker) as client:
+            text = await (await client.get("/cards/c1/", headers=HTML)).text()
+        said.append("At most the newest 50 are shown." in text)
+    assert said == [False, True]
 
 
 async def test_a_terminal_shows_its_alerts() -> None:

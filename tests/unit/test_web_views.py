@@ -125,7 +125,11 @@ def test_no_id_changes_the_elements_of_a_page(identifier: str) -> None:
         state = key_state(
             "card", name, 1, shown, worker.catalogue, currency="EUR", minor_unit_digits=2
         )
-        return Tags(render("card_or_terminal.html", state=state, timeline=[], fault=None, links={}))
+        return Tags(
+            render(
+                "card_or_terminal.html", state=state, timeline=[], shown=50, fault=None, links={}
+            )
+        )
 
     plain, odd = page("plain"), page(identifier)
     if identifier in (".", ".."):  # these two have no address with a suffix, so no link to it
