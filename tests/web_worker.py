@@ -63,6 +63,9 @@ class DictReviews:
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         return self.open.get(alert_id)
 
+    def is_stored(self, alert_id: str) -> bool:
+        return alert_id in self.open
+
     def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         return [a for a in self.open.values() if a.card_id == card_id and a.state == "open"]
 
@@ -214,6 +217,9 @@ class DictWorker:
 
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         return self.transactions.get(transaction_id)
+
+    async def is_scored(self, transaction_id: str) -> bool:
+        return await self.transaction(transaction_id) is not None
 
     async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
         """As the transaction has it; tests see how often it was looked for."""

@@ -12,9 +12,10 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
+from app.cassandra.alert_rows import ALERTS
 from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.review_rows import Review
-from app.cassandra.session import SCAN, explained
+from app.cassandra.session import SCAN, explained, prepared
 from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by
 from app.domain.alert_policy import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
@@ -118,7 +119,7 @@ def read_alerts(
         SchemaError: the tables are missing.
     """
     with explained(settings):
-        snoozes = read_snoozes(session, settings, now_ms)
+        snoozes: Snoozes | None = None
         # the queue reads all of them
         first, beside = (_PAGE_ROWS, _DAY_ROWS) if todo_only else (_FIRST_PAGE_ROWS,) * 2
         for day in _days(session, settings, from_ms, to_ms):
@@ -126,6 +127,7 @@ def read_alerts(
             rows = ask("alerts", rows=first)
             # asked before any is waited for
             handled = [ask(table, rows=beside) for table in _HANDLED]
+            snoozes = snoozes or read_snoozes(session, settings, now_ms)
             ack_at, review_at = map(_Follower, handled)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
                 raw = list(found)
@@ -147,9 +149,10 @@ def read_reviews(session: Session, settings: Settings, day: str) -> dict[str, Re
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    query = f"SELECT * FROM {settings.keyspace}.alert_reviews WHERE day = %s AND shard = %s"  # noqa: S608
     with explained(settings):
-        answers = [session.execute_async(query, (day, shard)) for shard in range(SHARDS)]
+        text = f"SELECT * FROM {settings.keyspace}.alert_reviews WHERE day = ? AND shard = ?"  # noqa: S608
+        query = prepared(session, text)
+        answers = [session.execute_async(query.bind((day, shard))) for shard in range(SHARDS)]
         return {row["alert_id"]: Review.read(row) for one in answers for row in one.result()}
 
 
@@ -162,13 +165,33 @@ def find_alert(session: Session, settings: Settings, alert_id: str, now_ms: int)
     return next(_read(session, settings, [alert_id], now_ms), None)
 
 
+def is_stored(session: Session, settings: Settings, alert_id: str) -> bool:
+    """Whether there is an alert of an id.
+
+    Raises:
+        UnavailableError, SchemaError: as `read_alerts`.
+    """
+    with explained(settings):
+        return is_alert_id(alert_id) and bool(
+            _by_id(session, settings, "alerts", alert_id).result().one()
+        )
+
+
 def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int) -> Iterator[Alert]:
     """The alerts of a card, newest first, read as they are asked for. Asks every node: for people.
 
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    return _alerts_with(session, settings, "card_id", card_id, now_ms)
+    found = _indexed(session, settings, "card_id", card_id, (_COLUMNS["alerts"],))
+    found.sort(key=itemgetter("event_time"), reverse=True)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in found:
+        rows.setdefault(row["alert_id"], []).append(row)
+    known = (
+        rows if len(found) < _INDEX_ROWS else None
+    )  # an alert is of one card: these are all of its rows
+    return _read(session, settings, sorted(rows, reverse=True), now_ms, known)
 
 
 def terminal_alerts(
@@ -179,13 +202,7 @@ def terminal_alerts(
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    return _alerts_with(session, settings, "terminal_id", terminal_id, now_ms)
-
-
-def _alerts_with(
-    session: Session, settings: Settings, column: str, name: str, now_ms: int
-) -> Iterator[Alert]:
-    found = _indexed(session, settings, column, name, ("alert_id",))
+    found = _indexed(session, settings, "terminal_id", terminal_id, ("alert_id",))
     # an id begins with the time
     return _read(
         session, settings, sorted({row["alert_id"] for row in found}, reverse=True), now_ms
@@ -217,12 +234,13 @@ def alert_of_transaction(
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    query = (
-        f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE card_id = %s AND transaction_id = %s "  # noqa: S608
-        "AND event_time = %s LIMIT 1 ALLOW FILTERING"  # of the card's alerts, which the index finds
+    text = (
+        f"SELECT alert_id FROM {settings.keyspace}.alerts WHERE card_id = ? AND transaction_id = ? "  # noqa: S608
+        "AND event_time = ? LIMIT 1 ALLOW FILTERING"  # of the card's alerts, which the index finds
     )
     with explained(settings):
-        found = list(session.execute(query, (card_id, transaction_id, moment_of(event_time_ms))))
+        values = card_id, transaction_id, moment_of(event_time_ms)
+        found = list(session.execute(prepared(session, text).bind(values)))
     return str(found[0]["alert_id"]) if found else None
 
 
@@ -254,11 +272,12 @@ def _indexed(
     session: Session, settings: Settings, column: str, name: str, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     with explained(settings):
-        query = (
-            f"SELECT {', '.join(columns)} FROM {settings.keyspace}.alerts WHERE {column} = %s "  # noqa: S608
-            f"LIMIT {_INDEX_ROWS}"
+        query = prepared(
+            session,
+            f"SELECT {', '.join(columns)} FROM {settings.keyspace}.alerts WHERE {column} = ? "  # noqa: S608
+            f"LIMIT {_INDEX_ROWS}",
         )
-        return list(session.execute(query, (name,)))
+        return list(session.execute(query.bind((name,))))
 
 
 def acknowledge(
@@ -304,19 +323,22 @@ def read_handled(
 
 
 def _read(
-    session: Session, settings: Settings, alert_ids: Sequence[str], now_ms: int
+    session: Session,
+    settings: Settings,
+    alert_ids: Sequence[str],
+    now_ms: int,
+    known: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> Iterator[Alert]:
-    """Alerts by their ids, some at a time; those that do not exist are left out."""
+    """Alerts by their ids, some at a time; those that do not exist are left out. `known`: all rows by alert."""
     snoozes: Snoozes | None = None
+    tables = _HANDLED if known else ("alerts", *_HANDLED)
     for some in _batched(filter(is_alert_id, alert_ids)):
         with explained(settings):
-            asked = [
-                [_by_id(session, settings, table, name) for table in ("alerts", *_HANDLED)]
-                for name in some
-            ]
+            asked = [[_by_id(session, settings, table, name) for table in tables] for name in some]
             snoozes = snoozes or read_snoozes(session, settings, now_ms)
-            answers = [[list(one.result()) for one in three] for three in asked]
-        for name, (rows, acks, reviews) in zip(some, answers, strict=True):
+            answers = [[list(one.result()) for one in about] for about in asked]
+        for name, (*found, acks, reviews) in zip(some, answers, strict=True):
+            rows = found[0] if found else (known or {})[name]
             if rows:
                 ack = ack_of(acks[0]) if acks else None
                 review = Review.read(reviews[0]) if reviews else Review()
@@ -324,9 +346,12 @@ def _read(
 
 
 def _by_id(session: Session, settings: Settings, table: str, alert_id: str) -> Any:
-    return session.execute_async(
-        _BY_ID.format(settings.keyspace, table), key_of(place_of(alert_id))
+    query = prepared(
+        session,
+        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
+        "WHERE day = ? AND shard = ? AND opened_at = ? AND alert_id = ?",
     )
+    return session.execute_async(query.bind(key_of(place_of(alert_id))))
 
 
 def _batched(names: Iterable[str]) -> Iterator[list[str]]:
@@ -337,7 +362,11 @@ def _batched(names: Iterable[str]) -> Iterator[list[str]]:
 
 #: Tables of what people have done about alerts.
 _HANDLED = ("alert_acks", "alert_reviews")
-_BY_ID = "SELECT * FROM {}.{} WHERE day = %s AND shard = %s AND opened_at = %s AND alert_id = %s"
+#: What is read of a table: of alerts, the columns of which `alert_row` makes something.
+_COLUMNS = {
+    "alerts": ", ".join(name for name in ALERTS.columns if name not in ("day", "shard", "amount")),
+    **dict.fromkeys(_HANDLED, "*"),
+}
 
 
 def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Iterator[str]:
@@ -361,13 +390,17 @@ def _merged(
     rows: int,
 ) -> Iterator[dict[str, Any]]:
     """The rows of a day, newest first: all shards are asked at once, for `rows` of each; more come as they are read."""
-    statement = SimpleStatement(
-        f"SELECT * FROM {settings.keyspace}.{table} "  # noqa: S608
-        "WHERE day = %s AND shard = %s AND opened_at >= %s AND opened_at < %s",
-        fetch_size=rows,
+    query = prepared(
+        session,
+        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
+        "WHERE day = ? AND shard = ? AND opened_at >= ? AND opened_at < ?",
     )
     period = moment_of(from_ms), moment_of(to_ms)
-    answers = [session.execute_async(statement, (day, shard, *period)) for shard in range(SHARDS)]
+    answers = []
+    for shard in range(SHARDS):
+        bound = query.bind((day, shard, *period))
+        bound.fetch_size = rows
+        answers.append(session.execute_async(bound))
     return heapq.merge(*map(_rows, answers), key=_place)
 
 

@@ -16,6 +16,7 @@ from app.cassandra.alert_queries import (
     card_alerts,
     days_back,
     find_alert,
+    is_stored,
     key_of,
     read_alerts,
     read_reviews,
@@ -66,6 +67,10 @@ class ReviewStore:
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         """One alert and its review; None: there is no such alert."""
         return find_alert(self._session, self._settings, alert_id, now_ms)
+
+    def is_stored(self, alert_id: str) -> bool:
+        """Whether there is such an alert."""
+        return is_stored(self._session, self._settings, alert_id)
 
     def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         """The open alerts of a card that began since a moment; of very many, the newest."""

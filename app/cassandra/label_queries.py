@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
-from cassandra.query import PreparedStatement
 
 from app.cassandra.prediction_rows import epoch_ms, moment_of
-from app.cassandra.session import SCAN, explained
+from app.cassandra.session import SCAN, explained, prepared
 from app.settings import Settings
 
 #: Questions asked at once: each asks every node.
@@ -31,17 +29,8 @@ def label_of(
         UnavailableError: Cassandra does not answer.
         SchemaError: the table is missing.
     """
-    with explained(settings):
-        rows = session.execute(
-            f"SELECT {', '.join(_VERDICT)} FROM {settings.keyspace}.labels "  # noqa: S608
-            "WHERE transaction_id = %s",
-            (transaction_id,),
-        )
-        found = _latest(tuple(row[name] for name in _VERDICT) for row in rows)
-    if event_time_ms not in found:
-        return None
-    labelled_at, *_, is_fraud = found[event_time_ms]
-    return {"is_fraud": is_fraud, "labelled_at": epoch_ms(labelled_at)}
+    key = transaction_id, event_time_ms
+    return labels_of(session, settings, [key]).get(key)
 
 
 def labels_of(
@@ -55,7 +44,7 @@ def labels_of(
     """
     columns = ", ".join(_VERDICT)
     with explained(settings):
-        statement = _prepared(
+        statement = prepared(
             session,
             f"SELECT {columns} FROM {settings.keyspace}.labels WHERE transaction_id = ?",  # noqa: S608
         )
@@ -154,7 +143,7 @@ def find_places(
         SchemaError: the table is missing.
     """
     with explained(settings):
-        statement = _prepared(
+        statement = prepared(
             session,
             f"SELECT card_id, event_time, terminal_id FROM {settings.keyspace}.predictions "  # noqa: S608
             "WHERE transaction_id = ?",
@@ -166,14 +155,3 @@ def find_places(
             [{**row, "event_time_ms": epoch_ms(row["event_time"])} for row in answer.result_or_exc]
             for answer in answers
         ]
-
-
-_statements: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()
-
-
-def _prepared(session: Session, text: str) -> PreparedStatement:
-    statements = _statements.setdefault(session, {})
-    if text not in statements:
-        statements[text] = session.prepare(text)
-        statements[text].is_idempotent = True
-    return statements[text]

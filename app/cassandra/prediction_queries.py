@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from cassandra.cluster import Session
 from cassandra.concurrent import execute_concurrent_with_args
@@ -16,7 +15,7 @@ from app.cassandra.label_queries import label_of
 from app.cassandra.packed_rows import PackedTable
 from app.cassandra.prediction_columns import month_of
 from app.cassandra.prediction_rows import COLUMNS, PREDICTIONS, row_dict, tables_of
-from app.cassandra.session import SCAN, explained, shared_session
+from app.cassandra.session import SCAN, explained, prepared, shared_session
 from app.domain.alert_policy import may_raise_alert
 from app.domain.prediction_flags import CONFLICTING
 from app.settings import Settings
@@ -42,8 +41,6 @@ _KEYS_AT_ONCE = 32
 #: Months asked at once for a card, growing; together as far back as `card_predictions` looks.
 _MONTHS_AT_ONCE = (2, 6, 16, 48, 48)
 
-_prepared: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()
-
 
 def find_transactions(
     session: Session, settings: Settings, transaction_id: str
@@ -65,6 +62,26 @@ def find_transactions(
             found.sort(key=lambda row: row["event_time"], reverse=True)
             rows += found
     return [row_dict(row, settings.minor_unit_digits) for row in rows]
+
+
+def is_scored(settings: Settings, transaction_id: str) -> bool:
+    """Whether a transaction with an id is stored: cheaper than `find_transaction`, whose session it uses; blocks.
+
+    Raises:
+        UnavailableError: Cassandra does not answer.
+        SchemaError: the table is missing.
+    """
+    session = shared_session(settings)
+    with explained(settings):
+        answers = [
+            session.execute_async(
+                _select(session, settings, ("card_id",), "transaction_id = ? LIMIT 1", table).bind(
+                    (transaction_id,)
+                )
+            )
+            for table in tables_of(settings)
+        ]
+        return any(answer.result().one() for answer in answers)
 
 
 def find_transaction(settings: Settings, transaction_id: str) -> dict[str, Any] | None:
@@ -272,12 +289,7 @@ def _select(
     table: PackedTable = PREDICTIONS,
 ) -> PreparedStatement:
     text = f"SELECT {', '.join(columns)} FROM {settings.keyspace}.{table.name} WHERE {where}"  # noqa: S608
-    statements = _prepared.setdefault(session, {})
-    statement = statements.get(text)
-    if statement is None:
-        statement = statements[text] = session.prepare(text)
-        statement.is_idempotent = True
-    return statement
+    return prepared(session, text)
 
 
 def _ranges(count: int) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cassandra import (
     ConsistencyLevel,
@@ -39,7 +40,7 @@ from cassandra.policies import (
     TokenAwarePolicy,
 )
 from cassandra.protocol import ErrorMessage
-from cassandra.query import dict_factory, tuple_factory
+from cassandra.query import PreparedStatement, dict_factory, tuple_factory
 
 from app.cassandra.credentials import Logins, causes, first_line, refusal, tls_context
 from app.cassandra.lightweight_transactions import is_unknown
@@ -59,6 +60,7 @@ _RECONNECT_SECONDS = (0.5, 5.0)
 
 _shared: dict[tuple[Any, ...], "Future[Session]"] = {}
 _shared_lock = threading.Lock()
+_prepared: WeakKeyDictionary[Session, dict[str, PreparedStatement]] = WeakKeyDictionary()
 
 
 class _Connection(DefaultConnection):  # type: ignore[misc,unused-ignore]
@@ -195,6 +197,16 @@ def _is_over(attempt: "Future[Session]") -> bool:
     return attempt.done() and (
         attempt.exception() is not None or bool(attempt.result().is_shutdown)
     )
+
+
+def prepared(session: Session, text: str) -> PreparedStatement:
+    """A statement that the server parses once; idempotent."""
+    statements = _prepared.setdefault(session, {})
+    statement = statements.get(text)
+    if statement is None:
+        statement = statements[text] = session.prepare(text)
+        statement.is_idempotent = True
+    return statement
 
 
 def close_shared_sessions() -> None:

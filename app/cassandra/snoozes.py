@@ -7,7 +7,7 @@ from typing import Any
 from cassandra.cluster import Session
 
 from app.cassandra.prediction_rows import epoch_ms, moment_of
-from app.cassandra.session import explained
+from app.cassandra.session import explained, prepared
 from app.settings import Settings
 
 #: What alerts can be snoozed by.
@@ -76,13 +76,16 @@ def list_snoozes(session: Session, settings: Settings, now_ms: int) -> list[Snoo
     Raises:
         UnavailableError, SchemaError: as `app.cassandra.alert_queries.read_alerts`.
     """
-    query = f"SELECT * FROM {settings.keyspace}.alert_snoozes WHERE kind = %s"  # noqa: S608
     with explained(settings):
+        names = ", ".join(f"'{kind}'" for kind in KINDS)
+        text = f"SELECT * FROM {settings.keyspace}.alert_snoozes WHERE kind IN ({names})"  # noqa: S608
         found = [
-            Snooze(kind, row["id"], epoch_ms(row["until"]) or 0, row["snoozed_by"], row["note"])
-            for kind in KINDS
-            for row in session.execute(query, (kind,))
+            Snooze(
+                row["kind"], row["id"], epoch_ms(row["until"]) or 0, row["snoozed_by"], row["note"]
+            )
+            for row in session.execute(prepared(session, text))
         ]
+    found.sort(key=lambda one: (KINDS.index(one.kind), one.id))
     return [one for one in found if one.until_ms > now_ms]
 
 

@@ -15,7 +15,7 @@ from app.cassandra.alert_queries import AlertQuery, list_alerts
 from app.cassandra.audit_records import AuditRecord, write_records
 from app.cassandra.claims_and_verdicts import ReviewStore
 from app.cassandra.label_queries import label_of
-from app.cassandra.prediction_queries import decisions_of, find_transaction
+from app.cassandra.prediction_queries import decisions_of, find_transaction, is_scored
 from app.cassandra.session import shared_session
 from app.cassandra.stored_alert import Alert
 from app.cassandra.timeline import timeline
@@ -255,6 +255,10 @@ class FaustWorker:
     async def transaction(self, transaction_id: str) -> Mapping[str, Any] | None:
         """A scored transaction from Cassandra, None when there is none."""
         return await self.look_up(find_transaction, self.settings, transaction_id)
+
+    async def is_scored(self, transaction_id: str) -> bool:
+        """Whether a scored transaction is in Cassandra."""
+        return await self.look_up(is_scored, self.settings, transaction_id)
 
     async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
         """What is known of a transaction afterwards, None when there is no label."""

@@ -54,8 +54,14 @@ async def _key_view(request: web.Request, kind: str) -> web.Response:
     for row in rows:
         row["decision"] = decision_of(row)
     links = {hash_id(row["transaction_id"]).hex(): row["transaction_id"] for row in rows}
-    shown = {"timeline": rows, "shown": SHOWN, "links": links}
-    return page("card_or_terminal.html", state=state, fault=fault, **shown)
+    return page(
+        "card_or_terminal.html",
+        state=state,
+        timeline=rows,
+        shown=SHOWN,
+        fault=fault,
+        links=links,
+    )
 
 
 def read_key(

@@ -14,6 +14,9 @@ class ReviewReads(AlertRankings, Protocol):
     def alert(self, alert_id: str, now_ms: int) -> Alert | None:
         """One alert."""
 
+    def is_stored(self, alert_id: str) -> bool:
+        """Whether there is such an alert."""
+
     def of_card(self, card_id: str, from_ms: int, now_ms: int) -> list[Alert]:
         """A card's open ones."""
 

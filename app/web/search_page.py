@@ -57,12 +57,12 @@ async def _known(request: web.Request, kind: str, name: str) -> bool | str:
 
 
 async def _is_transaction(request: web.Request, name: str) -> bool:
-    return await request.app[WORKER].transaction(name) is not None
+    return await request.app[WORKER].is_scored(name)
 
 
 async def _is_alert(request: web.Request, name: str) -> bool:
     worker = request.app[WORKER]
-    return await worker.look_up(worker.reviews.alert, name, 0) is not None
+    return await worker.look_up(worker.reviews.is_stored, name)
 
 
 async def _is_key(request: web.Request, kind: str, name: str) -> bool:

@@ -100,6 +100,13 @@ class Worker(Protocol):
             UnavailableError: Cassandra does not answer.
         """
 
+    async def is_scored(self, transaction_id: str) -> bool:
+        """Whether a scored transaction is in Cassandra.
+
+        Raises:
+            UnavailableError: Cassandra does not answer.
+        """
+
     async def label(self, transaction_id: str, event_time_ms: int) -> Mapping[str, Any] | None:
         """What is known of a transaction: `is_fraud`, `labelled_at` (epoch ms); None without a label.
 

@@ -54,7 +54,8 @@ class Session:
         table = re.search(r"FROM \w+\.(\w+)", text)
         assert table is not None
         self.asked[table[1]] += 1
-        names = re.findall(r"(\w+) = %s", text)
+        names = re.findall(r"(\w+) = \?", text)
+        values = getattr(statement, "values", values)
         limit = re.search(r"LIMIT (\d+)", text)
         wanted = list(zip(names, values, strict=False))
         found = [
@@ -65,6 +66,12 @@ class Session:
         if table[1] != "alert_snoozes":
             found.sort(key=alert_queries._place)  # noqa: SLF001 -- as the tables are clustered
         return found[: int(limit[1]) if limit else None]
+
+    def prepare(self, text: str) -> Any:
+        def bind(values: Any) -> Any:
+            return SimpleNamespace(query_string=text, values=values, fetch_size=None)
+
+        return SimpleNamespace(query_string=text, bind=bind)
 
     def execute_async(self, statement: Any, values: Any = ()) -> Any:
         answer = _Counted(self.execute(statement, values), self.read)
