@@ -24,13 +24,14 @@ install: .venv/.installed ## install into .venv; the command is .venv/bin/frauds
 .venv/.installed: requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "fraudstream needs Python 3.11: make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing into .venv: a few minutes, once"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: install ## score simulated transactions on real local servers; ARGS=--once ends after the summary
-	$(BIN)/fraudstream demo $(ARGS)
+	@$(BIN)/fraudstream demo $(ARGS)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

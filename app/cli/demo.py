@@ -154,8 +154,6 @@ def _tell(
         click.echo(json.dumps(summary.as_dict(settings, seconds)))
     else:
         click.echo(summary_text(summary, settings, bold=_bold, call=called(), ends=options["once"]))
-        told = ", ".join(f"{name.replace('_', ' ')} {spent:.1f}" for name, spent in seconds.items())
-        click.echo(f"Seconds: {told}")
     if summary.account.missing or summary.account.repeated:
         msg = (
             f"{summary.account.missing:,} records are missing and {summary.account.repeated:,} are in two "

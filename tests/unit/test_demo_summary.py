@@ -105,8 +105,8 @@ def test_frauds_are_caught_or_missed_by_kind():
     assert "4 labels, each one day later in event time: 0 dead-lettered, 0 waiting" in lines
     assert "uses no label features" in lines
     assert "uses no label features" not in text(summary(made, label_features=True))
-    for page in ("alerts", "review", "quality"):
-        assert f"http://127.0.0.1:6066/{page}/ " in lines
+    assert "http://127.0.0.1:6066/ " in lines
+    assert re.search(r"http://127.0.0.1:6066/transactions/tx-\d/ ", lines)
 
 
 def test_labels_that_died_or_wait_are_told():
@@ -129,8 +129,6 @@ def test_where_nobody_knows_what_was_fraud_nothing_is_said_of_it():
     made.predicted(prediction(0))
     said = text(summary(made))
     assert "Frauds" not in said
-    assert "/quality/" not in said
-    assert "http://127.0.0.1:6066/review/ " in said
 
 
 def test_a_record_of_another_run_does_not_count():
@@ -260,7 +258,6 @@ def test_the_text_has_the_account_and_the_speed():
     assert "p50 4 ms, p99 31 ms" in said
     assert "123.45 EUR" in said
     assert "http://127.0.0.1:6066/transactions/tx-0/" in said
-    assert "fraudstream transaction tx-0" in said
 
 
 def test_the_text_says_when_it_does_not_add_up():
@@ -279,7 +276,7 @@ def test_ids_from_elsewhere_steer_no_terminal():
     made.predicted(prediction(0, card="\x1b[2Jx", reasons=["\x07"], transaction_id="a\nb; rm"))
     said = text(summary(made))
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", said)
-    assert "transaction 'a\\nb; rm'" in said
+    assert "/transactions/a%0Ab%3B%20rm/ " in said
     board = Board(SETTINGS, lambda: 0.0)
     assert "\x1b" not in board.line(made.suspicious(1)[0])
 
@@ -323,6 +320,9 @@ def test_the_board_tells_the_truth_of_what_was_flagged():
     console = Console(file=StringIO(), width=160)
     console.print(board.table(told))
     shown = console.file.getvalue()
+    narrow = Console(file=StringIO(), width=70)
+    narrow.print(board.table(told))
+    assert "█████████· 0.90" in narrow.file.getvalue()  # only reasons are shortened
     assert "fraud: terminal" in shown
     assert "genuine" in shown
 

@@ -11,8 +11,8 @@ from app.settings import Settings
 
 #: Rows of the table, and flagged transactions whose truth may still be told.
 _ROWS, _OPEN = 12, 2_000
-#: Width of a score's bar, and of a reason.
-_BAR, _REASON = 10, 56
+#: Width of a score's bar.
+_BAR = 10
 _MINUTE_SECONDS = 60.0
 #: The truth, for people.
 _WORDS = {GENUINE: "genuine", FIRST_AT_TERMINAL: "fraud: terminal"}
@@ -82,22 +82,26 @@ class Board:
                 row["amount_minor"], settings.minor_unit_digits, settings.currency
             ).rjust(12),
             display.printable(row["card_id"]),
-            display.printable(why[0])[:_REASON] if why else "",
+            display.printable(why[0]) if why else "",
             row.get("truth") or "…",
         ]
 
     def table(self, status: str) -> Any:
         """The newest rows as a table of `rich`."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=status, caption_justify="left"
         )
         for name in ("time (UTC)", "score", "amount", "card", "reason", "truth"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
+            # where the screen is narrow, reasons are shortened, and nothing else
+            table.add_column(name, no_wrap=name != "reason")
         for row in list(self._rows.values())[-_ROWS:]:
             style = {"": "yellow", "genuine": "dim"}.get(row["truth"], "red")
-            table.add_row(*self.cells(row), style=style)
+            *cells, why, truth = self.cells(row)
+            short = Text(why, no_wrap=True, overflow="ellipsis")
+            table.add_row(*cells, short, truth, style=style)
         return table
 
     def status(self, *, sent: int, rate: float, lag: int | None, latency: str) -> str:

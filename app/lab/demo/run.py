@@ -137,9 +137,7 @@ class Run:
             rows = sum(await log.ends(log.topics.predictions)) - before
         if meters.rows < rows:  # others wrote them, or a worker that was restarted: not seen by us
             last_row_at = time.monotonic()
-        seconds = last_row_at - began
-        self._screen.step(f"{rows:,} rows are in Cassandra after {seconds:.1f} s")
-        return records, labels, seconds
+        return records, labels, last_row_at - began
 
     async def _gentle(self, feed: Feed, log: Log, meters: Meters) -> tuple[Gentle, Offsets]:
         """Send at a gentle rate, each record at its time; returns latencies and where it ended."""

@@ -1,6 +1,5 @@
 """The summary as text for people."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,8 +27,8 @@ _WITHOUT_LABELS = (
     "  this model uses no label features, so it cannot recognise compromised terminals: "
     "the default model can"
 )
-#: Alerts that are shown; of the first one, this page.
-_ALERTS, _SHOWN = 3, ("transaction",)
+#: Alerts that are shown.
+_ALERTS = 3
 
 
 def summary_text(
@@ -179,25 +178,15 @@ def _suspicious(summary: Summary, settings: Settings) -> list[str]:
 
 
 def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> list[str]:
-    example = next(iter(summary.suspicious), None)
-    name = shlex.quote(display.printable(example["transaction_id"])) if example else "ID"
     used = urlsplit(summary.base_url).port
     port = "" if used == settings.web_port else f" --web-port {used}"
+    top = summary.web.get("transaction")
     commands = [
-        (f"{summary.base_url}/", "the worker: lag, latency, partitions"),
-        *(
-            (url, f"the {kind} of the top alert")
-            for kind, url in summary.web.items()
-            if kind in _SHOWN
+        (
+            f"{summary.base_url}/",
+            "the dashboard; its menu leads to alerts, review queue and quality",
         ),
-        *([(f"{call} transaction {name}", "explain its score")] if ends else []),
-        (f"{summary.base_url}/alerts/", "alerts"),
-        (f"{summary.base_url}/review/", "decide alerts: a verdict is one key"),
-        *(
-            [(f"{summary.base_url}/quality/", "decisions compared with labels")]
-            if summary.labels
-            else []
-        ),
+        *([(top, "why the top alert has its score")] if top else []),
         (f"{call} verify", "recompute every feature, slowly, and compare"),
     ]
     if ends:
