@@ -18,14 +18,25 @@ from app.cassandra.review_rows import Review
 from app.cassandra.session import SCAN, explained, prepared
 from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by
-from app.domain.alert_policy import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
+from app.domain.alert_policy import (
+    SEVERITIES,
+    SHARDS,
+    Group,
+    day_of,
+    is_alert_id,
+    place_of,
+    rank,
+    shard_of,
+)
 from app.durations import DAY_MS
 from app.settings import Settings
 
 #: How far back a list looks that has no beginning.
 DAYS_BACK = 7
-#: Rows of a shard that are fetched first, which is often all that a list shows; and then at a time.
-_FIRST_PAGE_ROWS, _PAGE_ROWS = 10, 100
+#: Rows of a shard that are fetched at a time: of alerts, and of what was done about them.
+_PAGE_ROWS, _HANDLED_ROWS = 100, 3
+#: A list asks for so many times as many rows of a shard when a quarter of the first ones is left.
+_MORE_TIMES = 4
 #: Acknowledgements and reviews of a shard that are fetched at a time where all are read.
 _DAY_ROWS = 5_000
 #: Rows of a card or terminal that are looked at: an index has no order, so these are any.
@@ -82,7 +93,15 @@ def list_alerts(
         UnavailableError, SchemaError: as `read_alerts`.
     """
     found: Iterable[Alert] = (
-        read_alerts(session, settings, from_ms=query.from_ms, to_ms=query.to_ms, now_ms=now_ms)
+        read_alerts(
+            session,
+            settings,
+            from_ms=query.from_ms,
+            to_ms=query.to_ms,
+            now_ms=now_ms,
+            # perhaps half of them are so severe
+            wanted=query.limit * (1 + (query.severity != SEVERITIES[0])),
+        )
         if query.card_id is None
         else card_alerts(session, settings, query.card_id, now_ms)
     )
@@ -103,6 +122,7 @@ def read_alerts(
     to_ms: int,
     now_ms: int,
     todo_only: bool = False,
+    wanted: int = 50,
 ) -> Iterator[Alert]:
     """Alerts whose windows begin within a period, newest first, with what was done about them.
 
@@ -113,6 +133,7 @@ def read_alerts(
         to_ms: the one after its last.
         now_ms: the present: until when a snooze is in force.
         todo_only: only those with a transaction that nobody has seen to; the others cost little.
+        wanted: about how many are read; more cost further queries.
 
     Raises:
         UnavailableError: Cassandra does not answer.
@@ -121,12 +142,12 @@ def read_alerts(
     with explained(settings):
         snoozes: Snoozes | None = None
         # the queue reads all of them
-        first, beside = (_PAGE_ROWS, _DAY_ROWS) if todo_only else (_FIRST_PAGE_ROWS,) * 2
+        read, beside = (_whole_day, _DAY_ROWS) if todo_only else (_newest, _HANDLED_ROWS)
         for day in _days(session, settings, from_ms, to_ms):
-            ask = partial(_merged, session, settings, day, from_ms, to_ms)
-            rows = ask("alerts", rows=first)
+            ask = partial(read, session, settings, day, from_ms, to_ms)
+            rows = ask("alerts", _PAGE_ROWS if todo_only else 2 + 2 * wanted // SHARDS)
             # asked before any is waited for
-            handled = [ask(table, rows=beside) for table in _HANDLED]
+            handled = [ask(table, beside) for table in _HANDLED]
             snoozes = snoozes or read_snoozes(session, settings, now_ms)
             ack_at, review_at = map(_Follower, handled)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
@@ -363,6 +384,7 @@ def _batched(names: Iterable[str]) -> Iterator[list[str]]:
 #: Tables of what people have done about alerts.
 _HANDLED = ("alert_acks", "alert_reviews")
 #: What is read of a table: of alerts, the columns of which `alert_row` makes something.
+_ROW_KEY = ("alert_id", "transaction_id", "source_partition", "source_offset")
 _COLUMNS = {
     "alerts": ", ".join(name for name in ALERTS.columns if name not in ("day", "shard", "amount")),
     **dict.fromkeys(_HANDLED, "*"),
@@ -379,29 +401,69 @@ def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Ite
     return (day for day in days if day in present)
 
 
-def _merged(
-    session: Session,
-    settings: Settings,
-    day: str,
-    from_ms: int,
-    to_ms: int,
-    table: str,
-    *,
-    rows: int,
+def _whole_day(
+    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, table: str, rows: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a day, newest first: all shards are asked at once, for `rows` of each; more come as they are read."""
+    """The rows of a day, newest first: all shards are asked at once, for `rows` of each at a time."""
+    answers = [
+        _ask_shard(session, settings, (day, shard, from_ms, to_ms), table, rows)
+        for shard in range(SHARDS)
+    ]
+    return heapq.merge(*map(_rows, answers), key=_place)
+
+
+def _newest(
+    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, table: str, first: int
+) -> Iterator[dict[str, Any]]:
+    """The same in one query for the `first` rows of every shard. A shard is asked for more once those are read."""
+    query = prepared(
+        session,
+        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
+        f"WHERE day = ? AND shard IN ({', '.join(map(str, range(SHARDS)))}) "
+        "AND opened_at >= ? AND opened_at < ? PER PARTITION LIMIT ?",
+    )
+    answer = session.execute_async(query.bind((day, moment_of(from_ms), moment_of(to_ms), first)))
+
+    def rows_of(shard: int, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if len(found) < first:
+            yield from found
+            return
+        ahead = first - max(1, first // 4)
+        yield from found[:ahead]
+        # those of the last moment come again: its other rows may not have been among the first
+        last_ms = epoch_ms(found[-1]["opened_at"]) or 0
+        place = day, shard, from_ms, last_ms + 1
+        more = _ask_shard(session, settings, place, table, _MORE_TIMES * first)
+        yield from found[ahead:]
+        known = {_row_key(row) for row in found if epoch_ms(row["opened_at"]) == last_ms}
+        yield from (row for row in _rows(more) if _row_key(row) not in known)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        by_shard: dict[int, list[dict[str, Any]]] = {}
+        for row in answer.result():
+            by_shard.setdefault(shard_of(row["alert_id"]), []).append(row)
+        yield from heapq.merge(*(rows_of(*one) for one in by_shard.items()), key=_place)
+
+    return rows()
+
+
+def _ask_shard(
+    session: Session, settings: Settings, place: tuple[str, int, int, int], table: str, rows: int
+) -> Any:
+    """Ask for the rows of a day and shard in a period, newest first, `rows` at a time."""
+    day, shard, from_ms, to_ms = place
     query = prepared(
         session,
         f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
         "WHERE day = ? AND shard = ? AND opened_at >= ? AND opened_at < ?",
     )
-    period = moment_of(from_ms), moment_of(to_ms)
-    answers = []
-    for shard in range(SHARDS):
-        bound = query.bind((day, shard, *period))
-        bound.fetch_size = rows
-        answers.append(session.execute_async(bound))
-    return heapq.merge(*map(_rows, answers), key=_place)
+    bound = query.bind((day, shard, moment_of(from_ms), moment_of(to_ms)))
+    bound.fetch_size = rows
+    return session.execute_async(bound)
+
+
+def _row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in _ROW_KEY)
 
 
 class _Follower:

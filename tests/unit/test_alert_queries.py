@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from app.cassandra import alert_queries
-from app.cassandra.alert_queries import card_alerts, read_alerts, terminal_rows
-from app.domain.alert_policy import SHARDS, place_of
+from app.cassandra.alert_queries import (
+    AlertQuery,
+    card_alerts,
+    list_alerts,
+    read_alerts,
+    terminal_rows,
+)
+from app.domain.alert_policy import SHARDS, day_of, place_of
+from app.durations import DAY_MS
 from app.settings import load_settings
 from tests.builders import T0
 from tests.unit.test_web_alerts import alert
@@ -23,6 +30,13 @@ COUNT = 200
 
 def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC).replace(tzinfo=None)
+
+
+def _is(row: dict[str, Any], name: str, how: str, value: Any) -> bool:
+    if how == "=":
+        return bool(row[name] == value)
+    at = row[name].replace(tzinfo=UTC)
+    return bool(at >= value if how == ">=" else at < value)
 
 
 class _Counted(list[dict[str, Any]]):
@@ -54,17 +68,25 @@ class Session:
         table = re.search(r"FROM \w+\.(\w+)", text)
         assert table is not None
         self.asked[table[1]] += 1
-        names = re.findall(r"(\w+) = \?", text)
         values = getattr(statement, "values", values)
-        limit = re.search(r"LIMIT (\d+)", text)
-        wanted = list(zip(names, values, strict=False))
+        asked = re.findall(r"(\w+) (=|>=|<|LIMIT) \?", text)
+        wanted = list(zip(asked, values, strict=True))
         found = [
             row
             for row in self.tables[table[1]]
-            if all(row[name] == value for name, value in wanted if name != "opened_at")
+            if all(_is(row, name, how, value) for (name, how), value in wanted if how != "LIMIT")
         ]
         if table[1] != "alert_snoozes":
             found.sort(key=alert_queries._place)  # noqa: SLF001 -- as the tables are clustered
+        for (_, how), most in wanted:
+            if how == "LIMIT":
+                shards = Counter[int]()
+                found = [
+                    row
+                    for row in found
+                    if shards.update([row["shard"]]) or shards[row["shard"]] <= most
+                ]
+        limit = re.search(r"LIMIT (\d+)", text)
         return found[: int(limit[1]) if limit else None]
 
     def prepare(self, text: str) -> Any:
@@ -112,16 +134,36 @@ def test_alerts_of_a_card_are_read_as_far_as_somebody_wants() -> None:
     assert session.asked["alerts"] <= 1 + 50  # at once, and no more than that
 
 
-def test_a_list_begins_with_small_pages_of_each_shard() -> None:
+def test_a_list_begins_with_one_query_for_the_first_rows_of_all_shards() -> None:
     session: Any = Session()
     ids = [session.add(number) for number in range(COUNT)]
     end = T0 + COUNT * HOUR
-    found = read_alerts(session, load_settings(), from_ms=T0, to_ms=end, now_ms=end)
-    begun = next(found)
-    assert [(first, rest.fetch_size) for first, rest in session.pages[:SHARDS]] == [
-        (10, 100)
-    ] * SHARDS
-    assert sorted([begun.alert_id, *(one.alert_id for one in found)]) == ids
+    midnight = T0 // DAY_MS * DAY_MS + 3 * DAY_MS
+    query = AlertQuery(T0, midnight, limit=10)
+    found, more = list_alerts(session, load_settings(), query, end)
+    newest = [name for name in ids if place_of(name).opened_at < midnight]
+    assert [one.alert_id for one in found] == newest[:-11:-1]
+    assert more
+    assert session.asked["alerts"] <= 1 + 2  # and of shards that have more than their share
+    everything = read_alerts(
+        session, load_settings(), from_ms=T0 - HOUR, to_ms=end, now_ms=end, wanted=10
+    )
+    assert [one.alert_id for one in everything] == ids[::-1]
+
+
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_rows_of_one_moment_are_all_read_and_once(first: int) -> None:
+    """Where the first rows of a shard end in the middle of an alert, or of a moment."""
+    session: Any = Session()
+    for number in range(8):
+        session.add(0, transaction_id=f"t{number}")
+        session.add(1, transaction_id=f"later{number}")
+    end = T0 + COUNT * HOUR
+    rows = list(
+        alert_queries._newest(session, load_settings(), day_of(T0), T0 - HOUR, end, "alerts", first)  # noqa: SLF001
+    )
+    expected = sorted(session.tables["alerts"], key=alert_queries._place)  # noqa: SLF001
+    assert [row["transaction_id"] for row in rows] == [row["transaction_id"] for row in expected]
 
 
 def test_what_was_done_is_read_as_far_as_the_list() -> None:
@@ -130,7 +172,7 @@ def test_what_was_done_is_read_as_far_as_the_list() -> None:
     ids = [session.add(number, card_id=f"c{number}") for number in range(COUNT)]
     for name in ids[::2]:
         session.acknowledge(name)
-    period = {"from_ms": T0, "to_ms": T0 + COUNT * HOUR, "now_ms": T0}
+    period = {"from_ms": T0 - HOUR, "to_ms": T0 + COUNT * HOUR, "now_ms": T0}
     found = read_alerts(session, load_settings(), **period)
     newest = list(islice(found, 6))
     assert [one.alert_id for one in newest] == ids[:-7:-1]
