@@ -124,7 +124,6 @@ def _demo(options: dict[str, Any], settings: Settings, opened: ExitStack) -> Non
         opened.callback(_stop, workers, screen, settings)
         workers.start()
         workers.await_ready()
-        screen.step("Ready")
     summary, feed = asyncio.run(_measured(settings, workers, screen, options, make_feed, run))
     _tell(summary, settings, options, screen)
     if not options["once"]:

@@ -1,5 +1,6 @@
 """The summary as text for people."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,13 +45,17 @@ def summary_text(
         ends: the workers are stopped now.
     """
     parts = [
-        [bold(_verdict(summary)), *_account(summary)],
-        *([[bold("Frauds"), *_frauds(summary, settings)]] if summary.frauds else []),
-        [*_speed(summary)],
-        [bold("Top alerts"), *_suspicious(summary, settings)],
+        [bold(_verdict(summary)), *_account(summary), *_speed(summary)],
+        *([_headed(_frauds(summary, settings), bold)] if summary.frauds else []),
+        _headed(_suspicious(summary, settings), bold),
         [bold("Next"), *_next(summary, settings, call, ends=ends)],
     ]
     return "\n".join("\n" + "\n".join(lines) for lines in parts)
+
+
+def _headed(lines: list[str], bold: Style) -> list[str]:
+    """Lines of which the first one is the heading."""
+    return [bold(re.sub(r"^  (.*?)(?=  |$)", r"\1  ", lines[0]).rstrip()), *lines[1:]]
 
 
 def _verdict(summary: Summary) -> str:
@@ -91,7 +96,7 @@ def _frauds(summary: Summary, settings: Settings) -> list[str]:
 
     table = [
         [
-            "",
+            "Frauds",
             "caught",
             "frauds",
             "recall",
@@ -144,37 +149,38 @@ def _speed(summary: Summary) -> list[str]:
     beside = f" and {summary.labels:,} labels" if summary.labels else ""
     if summary.events_per_second is not None:
         lines.append(
-            f"Speed: {summary.events_per_second:,.0f} transactions per second from Kafka to Cassandra: "
+            f"  speed: {summary.events_per_second:,.0f} transactions per second from Kafka to Cassandra: "
             f"{summary.wave_records:,}{beside}, unthrottled, in {summary.wave_seconds:.1f} s"
         )
     gentle = summary.gentle
     if gentle.p50_ms is not None and gentle.p99_ms is not None:
         lines.append(
-            f"Latency: p50 {display.milliseconds(gentle.p50_ms)}, p99 {display.milliseconds(gentle.p99_ms)} "
+            f"  latency: p50 {display.milliseconds(gentle.p50_ms)}, p99 {display.milliseconds(gentle.p99_ms)} "
             f"from the broker's append to the row: {gentle.transactions:,} more, at "
             f"{gentle.rate:,.0f} per second"
         )
     if summary.restarts:
-        lines.append(f"A worker was restarted {summary.restarts} times; its log shows why")
-    return lines or ["Speed: too few records to measure"]
+        lines.append(f"  a worker was restarted {summary.restarts} times; its log shows why")
+    return lines or ["  speed: too few records to measure"]
 
 
 def _suspicious(summary: Summary, settings: Settings) -> list[str]:
     if not summary.suspicious:
-        return [f"  nothing scored {settings.reasons_from:g} or more"]
+        return [f"  Top alerts: nothing scored {settings.reasons_from:g} or more"]
     digits, currency = settings.minor_unit_digits, settings.currency
-    table = [["score", "amount", "card", "time (UTC)", "reason"]]
+    table = [["Top alerts", "score", "amount", "card", "time (UTC)", "reason"]]
     table += [
         [
+            str(number),
             f"{prediction['score']:.3f}",
             display.amount(prediction["amount_minor"], digits, currency),
             display.printable(prediction["card_id"]),
             display.moment(prediction["event_time_ms"])[:16],
             "; ".join(display.printable(reason) for reason in prediction["reasons"][:1]),
         ]
-        for prediction in summary.suspicious[:_ALERTS]
+        for number, prediction in enumerate(summary.suspicious[:_ALERTS], 1)
     ]
-    return _aligned(table, right={0, 1})
+    return _aligned(table, right={1, 2})
 
 
 def _next(summary: Summary, settings: Settings, call: str, *, ends: bool) -> list[str]:
