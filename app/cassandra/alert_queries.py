@@ -1,6 +1,5 @@
 """Queries of alerts: of a period, a card, a terminal or an id; and acknowledgements."""
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,14 @@ from typing import Any
 from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
-from app.cassandra.alert_rows import ALERTS
+from app.cassandra.alert_day_rows import (
+    COLUMNS,
+    HANDLED,
+    Follower,
+    newest_of_day,
+    place_in_day,
+    whole_day,
+)
 from app.cassandra.prediction_rows import epoch_ms, moment_of
 from app.cassandra.review_rows import Review
 from app.cassandra.session import SCAN, explained, prepared
@@ -26,7 +32,6 @@ from app.domain.alert_policy import (
     is_alert_id,
     place_of,
     rank,
-    shard_of,
 )
 from app.durations import DAY_MS
 from app.settings import Settings
@@ -35,8 +40,6 @@ from app.settings import Settings
 DAYS_BACK = 7
 #: Rows of a shard that are fetched at a time: of alerts, and of what was done about them.
 _PAGE_ROWS, _HANDLED_ROWS = 100, 3
-#: A list asks for so many times as many rows of a shard when a quarter of the first ones is left.
-_MORE_TIMES = 4
 #: Acknowledgements and reviews of a shard that are fetched at a time where all are read.
 _DAY_ROWS = 5_000
 #: Rows of a card or terminal that are looked at: an index has no order, so these are any.
@@ -142,17 +145,17 @@ def read_alerts(
     with explained(settings):
         snoozes: Snoozes | None = None
         # the queue reads all of them
-        read, beside = (_whole_day, _DAY_ROWS) if todo_only else (_newest, _HANDLED_ROWS)
+        read, beside = (whole_day, _DAY_ROWS) if todo_only else (newest_of_day, _HANDLED_ROWS)
         for day in _days(session, settings, from_ms, to_ms):
             ask = partial(read, session, settings, day, from_ms, to_ms)
             rows = ask("alerts", _PAGE_ROWS if todo_only else 2 + 2 * wanted // SHARDS)
             # asked before any is waited for
-            handled = [ask(table, beside) for table in _HANDLED]
+            handled = [ask(table, beside) for table in HANDLED]
             snoozes = snoozes or read_snoozes(session, settings, now_ms)
-            ack_at, review_at = map(_Follower, handled)
+            ack_at, review_at = map(Follower, handled)
             for alert_id, found in groupby(rows, itemgetter("alert_id")):
                 raw = list(found)
-                place = _place(raw[0])
+                place = place_in_day(raw[0])
                 acked, reviewed = ack_at(place), review_at(place)
                 ack = ack_of(acked) if acked else None
                 review = Review.read(reviewed) if reviewed else Review()
@@ -204,7 +207,7 @@ def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int)
     Raises:
         UnavailableError, SchemaError: as `read_alerts`.
     """
-    found = _indexed(session, settings, "card_id", card_id, (_COLUMNS["alerts"],))
+    found = _indexed(session, settings, "card_id", card_id, (COLUMNS["alerts"],))
     found.sort(key=itemgetter("event_time"), reverse=True)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in found:
@@ -331,7 +334,7 @@ def read_handled(
             answers = [
                 [list(one.result()) for one in asked]
                 for asked in [
-                    [_by_id(session, settings, table, name) for table in _HANDLED] for name in some
+                    [_by_id(session, settings, table, name) for table in HANDLED] for name in some
                 ]
             ]
         for name, (acks, reviews) in zip(some, answers, strict=True):
@@ -352,7 +355,7 @@ def _read(
 ) -> Iterator[Alert]:
     """Alerts by their ids, some at a time; those that do not exist are left out. `known`: all rows by alert."""
     snoozes: Snoozes | None = None
-    tables = _HANDLED if known else ("alerts", *_HANDLED)
+    tables = HANDLED if known else ("alerts", *HANDLED)
     for some in _batched(filter(is_alert_id, alert_ids)):
         with explained(settings):
             asked = [[_by_id(session, settings, table, name) for table in tables] for name in some]
@@ -369,7 +372,7 @@ def _read(
 def _by_id(session: Session, settings: Settings, table: str, alert_id: str) -> Any:
     query = prepared(
         session,
-        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
+        f"SELECT {COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
         "WHERE day = ? AND shard = ? AND opened_at = ? AND alert_id = ?",
     )
     return session.execute_async(query.bind(key_of(place_of(alert_id))))
@@ -381,16 +384,6 @@ def _batched(names: Iterable[str]) -> Iterator[list[str]]:
         yield some
 
 
-#: Tables of what people have done about alerts.
-_HANDLED = ("alert_acks", "alert_reviews")
-#: What is read of a table: of alerts, the columns of which `alert_row` makes something.
-_ROW_KEY = ("alert_id", "transaction_id", "source_partition", "source_offset")
-_COLUMNS = {
-    "alerts": ", ".join(name for name in ALERTS.columns if name not in ("day", "shard", "amount")),
-    **dict.fromkeys(_HANDLED, "*"),
-}
-
-
 def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Iterator[str]:
     """The days of a period, newest first. Of a long one, those that have alerts: each day costs a query per shard."""
     days = days_back(from_ms, to_ms)
@@ -399,101 +392,6 @@ def _days(session: Session, settings: Settings, from_ms: int, to_ms: int) -> Ite
     query = SimpleStatement(f"SELECT DISTINCT day, shard FROM {settings.keyspace}.alerts")  # noqa: S608
     present = {day for day, _ in session.execute(query, execution_profile=SCAN)}
     return (day for day in days if day in present)
-
-
-def _whole_day(
-    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, table: str, rows: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of a day, newest first: all shards are asked at once, for `rows` of each at a time."""
-    answers = [
-        _ask_shard(session, settings, (day, shard, from_ms, to_ms), table, rows)
-        for shard in range(SHARDS)
-    ]
-    return heapq.merge(*map(_rows, answers), key=_place)
-
-
-def _newest(
-    session: Session, settings: Settings, day: str, from_ms: int, to_ms: int, table: str, first: int
-) -> Iterator[dict[str, Any]]:
-    """The same in one query for the `first` rows of every shard. A shard is asked for more once those are read."""
-    query = prepared(
-        session,
-        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
-        f"WHERE day = ? AND shard IN ({', '.join(map(str, range(SHARDS)))}) "
-        "AND opened_at >= ? AND opened_at < ? PER PARTITION LIMIT ?",
-    )
-    answer = session.execute_async(query.bind((day, moment_of(from_ms), moment_of(to_ms), first)))
-
-    def rows_of(shard: int, found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        if len(found) < first:
-            yield from found
-            return
-        ahead = first - max(1, first // 4)
-        yield from found[:ahead]
-        # those of the last moment come again: its other rows may not have been among the first
-        last_ms = epoch_ms(found[-1]["opened_at"]) or 0
-        place = day, shard, from_ms, last_ms + 1
-        more = _ask_shard(session, settings, place, table, _MORE_TIMES * first)
-        yield from found[ahead:]
-        known = {_row_key(row) for row in found if epoch_ms(row["opened_at"]) == last_ms}
-        yield from (row for row in _rows(more) if _row_key(row) not in known)
-
-    def rows() -> Iterator[dict[str, Any]]:
-        by_shard: dict[int, list[dict[str, Any]]] = {}
-        for row in answer.result():
-            by_shard.setdefault(shard_of(row["alert_id"]), []).append(row)
-        yield from heapq.merge(*(rows_of(*one) for one in by_shard.items()), key=_place)
-
-    return rows()
-
-
-def _ask_shard(
-    session: Session, settings: Settings, place: tuple[str, int, int, int], table: str, rows: int
-) -> Any:
-    """Ask for the rows of a day and shard in a period, newest first, `rows` at a time."""
-    day, shard, from_ms, to_ms = place
-    query = prepared(
-        session,
-        f"SELECT {_COLUMNS[table]} FROM {settings.keyspace}.{table} "  # noqa: S608
-        "WHERE day = ? AND shard = ? AND opened_at >= ? AND opened_at < ?",
-    )
-    bound = query.bind((day, shard, moment_of(from_ms), moment_of(to_ms)))
-    bound.fetch_size = rows
-    return session.execute_async(bound)
-
-
-def _row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in _ROW_KEY)
-
-
-class _Follower:
-    """Rows of a table beside the alerts, in the same order: read only as far as the alerts are.
-
-    Args:
-        rows: in the order of their places.
-    """
-
-    def __init__(self, rows: Iterator[dict[str, Any]]) -> None:
-        self._rows = rows
-        self._row = next(rows, None)
-
-    def __call__(self, place: tuple[int, str]) -> dict[str, Any] | None:
-        """The row of a place, which is not before the last one; None: there is none."""
-        while self._row is not None and _place(self._row) < place:
-            self._row = next(self._rows, None)
-        return self._row if self._row is not None and _place(self._row) == place else None
-
-
-def _rows(answer: Any) -> Iterator[dict[str, Any]]:
-    # a generator: the driver's result begins anew whenever it is iterated, and heapq.merge does so with the last one
-    rows = answer.result()
-    # of the pages that follow
-    answer.message.fetch_size = max(_PAGE_ROWS, answer.message.fetch_size)
-    yield from rows
-
-
-def _place(row: Mapping[str, Any]) -> tuple[int, str]:
-    return -(epoch_ms(row["opened_at"]) or 0), row["alert_id"]
 
 
 def key_of(place: Group) -> tuple[str, int, datetime, str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.cassandra import alert_queries
+from app.cassandra import alert_day_rows, alert_queries
+from app.cassandra.alert_day_rows import newest_of_day, place_in_day
 from app.cassandra.alert_queries import (
     AlertQuery,
     card_alerts,
@@ -77,7 +78,7 @@ class Session:
             if all(_is(row, name, how, value) for (name, how), value in wanted if how != "LIMIT")
         ]
         if table[1] != "alert_snoozes":
-            found.sort(key=alert_queries._place)  # noqa: SLF001 -- as the tables are clustered
+            found.sort(key=place_in_day)  # as the tables are clustered
         for (_, how), most in wanted:
             if how == "LIMIT":
                 shards = Counter[int]()
@@ -160,9 +161,9 @@ def test_rows_of_one_moment_are_all_read_and_once(first: int) -> None:
         session.add(1, transaction_id=f"later{number}")
     end = T0 + COUNT * HOUR
     rows = list(
-        alert_queries._newest(session, load_settings(), day_of(T0), T0 - HOUR, end, "alerts", first)  # noqa: SLF001
+        newest_of_day(session, load_settings(), day_of(T0), T0 - HOUR, end, "alerts", first)
     )
-    expected = sorted(session.tables["alerts"], key=alert_queries._place)  # noqa: SLF001
+    expected = sorted(session.tables["alerts"], key=place_in_day)
     assert [row["transaction_id"] for row in rows] == [row["transaction_id"] for row in expected]
 
 
@@ -235,5 +236,5 @@ def test_rows_of_a_shard_come_once_although_the_driver_begins_anew() -> None:
         )
         for rows in (newer, older)
     ]
-    merged = heapq.merge(*map(alert_queries._rows, answers), key=alert_queries._place)  # noqa: SLF001
+    merged = heapq.merge(*map(alert_day_rows._rows, answers), key=place_in_day)
     assert [row["alert_id"] for row in merged] == ["5000", "4000", "3000", "2000", "1000"]
