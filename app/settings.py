@@ -125,7 +125,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     windows: Windows = Field(
         "1h,1d,7d,30d",
         validate_default=True,
-        description="window lengths of the card and terminal features",
+        description="window lengths of the set basic; the state reaches back at least as far as the longest one",
     )
     features: Sets = Field(
         "engineered,label_free",

@@ -306,13 +306,13 @@ BREAKS = (
         _PARTITION,
     ),
     Break(
-        "replay counted as new in the second stage",
+        "reprocessed record counted as new in the second stage",
         "app.stages.scoring_stage",
         (("if item.offset <= seen:  # the first", "if False:  # the first"),),
         _SCORING,
     ),
     Break(
-        "replayed label counted as new",
+        "reprocessed label counted as new",
         "app.stages.scoring_stage",
         (("if item.offset <= seen:\n", "if False:\n"),),
         _SCORING,
@@ -331,7 +331,7 @@ BREAKS = (
         _CARDS,
     ),
     Break(
-        "replayed record applied again",
+        "reprocessed record applied again",
         "app.stages.card_stage",
         (
             (

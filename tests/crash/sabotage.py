@@ -49,7 +49,7 @@ UNDEAD = (SLOW, _ZOMBIE, replace(_ZOMBIE, target="b"), _ZOMBIE, replace(_ZOMBIE,
 #: The breaks that real servers, a few kills and some minutes bring to light, and the steps that do.
 CAUGHT: dict[str, tuple[Step, ...]] = {
     "changelog before outputs": KILLED,
-    "replay counted as new in the second stage": KILLED,
+    "reprocessed record counted as new in the second stage": KILLED,
     "late record does not advance last_offset": KILLED,
     "no zombie fencing": UNDEAD,
     "persisted changelog offset off by one": MOVED,
@@ -59,7 +59,7 @@ UNDER: dict[str, dict[str, int]] = {"acknowledged before stored": {"commit_inter
 #: Those that the crash test did not find so far, and may be asked for by name.
 MISSED: dict[str, tuple[Step, ...]] = {
     "acknowledged before stored": KILLED,
-    "replayed record applied again": KILLED,
+    "reprocessed record applied again": KILLED,
     "overlay kept on revocation": MOVED,
     "no contiguity check after a seek": MOVED,
 }

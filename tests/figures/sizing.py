@@ -111,9 +111,9 @@ def size(rate: float, given: Inputs) -> Size:
     """
     copies = given.replicas
     deployments = math.ceil(rate / given.deployment)
-    workers = math.ceil(rate / given.worker_rate)
-    spare = max(1, math.ceil(workers / 50))
-    each = math.ceil(workers / deployments)
+    each = math.ceil(math.ceil(rate / given.worker_rate) / deployments)
+    workers = each * deployments
+    spare = max(deployments, math.ceil(workers / 50))
     partitions = max(4, math.ceil(2 * each / 4) * 4)
     state = rate * given.state * given.state_days * _DAY_SECONDS
     state_tb = state * (1 + given.standbys) / _TB
@@ -166,7 +166,10 @@ def table(rates: Sequence[float], given: Inputs) -> Iterator[str]:
             f"workers at {given.worker_rate:,.0f}/s, one core each, plus spare ones",
             (f"{s.workers:,} + {s.spare}" for s in sizes),
         ),
-        ("partitions per deployment, two per worker", (f"{s.partitions}" for s in sizes)),
+        (
+            "partitions per deployment: two per worker except spare ones, in fours",
+            (f"{s.partitions}" for s in sizes),
+        ),
         (
             f"state on workers' disks, {given.standbys:g} standby replica, TB",
             (_few(s.state_tb) for s in sizes),

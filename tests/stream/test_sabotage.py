@@ -68,7 +68,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "records": 60,
         "depth": 4,
     },
-    "replayed label counted as new": {"labels": 1},
+    "reprocessed label counted as new": {"labels": 1},
     "lower offset wins in recovery": {
         "workers": 2,
         "partitions": 1,
