@@ -1,5 +1,6 @@
 """Fixtures of every test directory."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,24 @@ hypothesis_settings.register_profile(
     "no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("no clock")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """With `--dist loadfile`, files that use the secured servers go to one process: the others start none."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    files = (Path(__file__).parent / "integration").glob("test_*.py")
+    secured = {file.name for file in files if "secured: Secured" in file.read_text()}
+
+    class _Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "secured" if Path(file).name in secured else file
+
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
