@@ -28,6 +28,8 @@ _CHANGE = ("READ", "WRITE", *_SEE)
 _TABLES = ("predictions", "conflicting_predictions", "labels", "refunds", "alerts")
 _MODELS = ("models", "model_artifacts")
 _COMPARED = ("predictions", "labels")
+#: Together all that was scored.
+_SCORED = ("predictions", "conflicting_predictions")
 _JUDGED = ("alert_acks", "alert_snoozes", "alert_reviews")
 _ERASURES, _AUDIT = "erasures", "audit_records"
 
@@ -236,7 +238,7 @@ def _cassandra_grants(settings: Settings) -> dict[Role, list[TableGrant]]:
         ],
         "auditor": [*on((*_TABLES, *_JUDGED, *_MODELS, _ERASURES, _AUDIT), "SELECT"), *schema],
         "repairer": [*on(_TABLES, "MODIFY"), *schema],
-        "replayer": [create, *on((*_COMPARED, *_MODELS), "SELECT")],
+        "replayer": [create, *on((*_SCORED, "labels", *_MODELS), "SELECT")],
         "repartitioner": [],
         "eraser": on((*_TABLES, *_JUDGED, _ERASURES, _AUDIT, "schema_lock"), *both),
         "keeper": [

@@ -7,9 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from app.cassandra.prediction_rows import tables_of
 from app.cli import cli
 from app.cli.grants import grants
-from app.ops.role_grants import DUTIES, ROLES, WITHOUT_ROLE, Role, grants_of
+from app.ops.role_grants import DUTIES, ROLES, WITHOUT_ROLE, Role, grants_of, table_grants_of
 from app.settings import Settings, load_settings
 from app.topics import Topics
 
@@ -96,6 +97,15 @@ def test_every_topic_is_granted_to_the_worker() -> None:
     settings = load_settings()
     granted = {one.name for one in grants_of("worker", settings) if one.kind == "topic"}
     assert granted == {topic.name for topic in Topics(settings).all}
+
+
+@pytest.mark.parametrize("role", ["replayer", "auditor"])
+def test_who_compares_all_that_was_scored_may_read_it(role: Role) -> None:
+    """`replay` and `verify` read these tables in `scan_scored`."""
+    settings = load_settings()
+    may = {one.resource for one in table_grants_of(role, settings) if "SELECT" in one.permissions}
+    scored = {f"TABLE {settings.keyspace}.{table.name}" for table in tables_of(settings)}
+    assert scored <= may
 
 
 def test_a_new_number_of_partitions_has_other_topics() -> None:
