@@ -25,6 +25,9 @@ from tests.worker_settings import environ_of
 #: For work that takes a second or two on an idle machine: a bound against hangs.
 PATIENCE_SECONDS = 300.0
 
+#: Between two looks.
+_LONGEST_PAUSE_SECONDS = 2.0
+
 #: Partition and offset of a record on `transactions`.
 Position = tuple[int, int]
 
@@ -124,6 +127,15 @@ class Deployment:
                     found += records
         return found
 
+    def count(self, topic: TopicSpec) -> int:
+        """How many records a topic has, none of which is read: cheap enough to be asked again and again."""
+        return asyncio.run(self._count(topic))
+
+    async def _count(self, topic: TopicSpec) -> int:
+        async with open_log(self.settings) as log:
+            begins, ends = await log.begins(topic), await log.ends(topic)
+            return sum(ends) - sum(begins)
+
     def rows(self, *columns: str) -> list[Any]:
         """All rows in Cassandra."""
         with connected(self.settings) as session:
@@ -131,12 +143,16 @@ class Deployment:
 
 
 def wait_until(done: Callable[[], bool], what: str, timeout: float = PATIENCE_SECONDS) -> None:
-    """Poll until something is so.
+    """Poll until something is so; looking takes half of the time at most, however much work it is.
 
     Raises:
         AssertionError: it is not in time.
     """
     deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        time.sleep(0.1)
+    while True:
+        began = time.monotonic()
+        if done():
+            return
+        looked = time.monotonic()
+        assert looked < deadline, f"not within {timeout:g} s: {what}"
+        time.sleep(min(_LONGEST_PAUSE_SECONDS, max(0.1, looked - began)))

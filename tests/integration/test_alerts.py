@@ -64,7 +64,7 @@ def test_flagged_transactions_become_alerts_once(settings: Settings, tmp_path: P
         fleet.start("one")
         fleet.await_ready()
         deployment.send(sent[:45])
-        wait_until(lambda: bool(deployment.records(topics.alerts)), "the first alerts")
+        wait_until(lambda: deployment.count(topics.alerts) > 0, "the first alerts")
         fleet.kill("one")
         fleet.start("two")
         fleet.await_ready()

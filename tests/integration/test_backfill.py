@@ -139,9 +139,7 @@ def test_a_backfill_computes_what_live_traffic_would_have(
         fleet.start("one", "two")
         with hiccups(kafka.pid):
             fleet.await_ready()
-            wait_until(
-                lambda: len(deployment.records(deployment.topics.predictions)) > 6_000, "most"
-            )
+            wait_until(lambda: deployment.count(deployment.topics.predictions) > 6_000, "most")
         deployment.drain(200)
         report = deployment.verify()
         metrics = [urlopen(f"{fleet[name].url}/metrics").read() for name in ("one", "two")]

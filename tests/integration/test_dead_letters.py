@@ -102,7 +102,7 @@ def test_a_version_that_was_unknown_is_sent_back_after_the_upgrade(
         return result
 
     def ends() -> int:
-        return len(deployment.records(deployment.topics.transactions))
+        return deployment.count(deployment.topics.transactions)
 
     def work() -> dict[str, Any]:
         with Fleet(environ_of(deployment.settings), tmp_path) as fleet:

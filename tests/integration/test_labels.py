@@ -96,9 +96,7 @@ def test_labels_reach_their_transactions_and_are_learned_from(
         # the label that fits nothing waits at t0, until something happens there after its time is over
         time.sleep(settings.label_wait / 1000 + 1)
         letters = deployment.topics.dead_letters
-        wait_until(
-            lambda: len(deployment.records(letters)) >= 2, "the unknown label to be given up"
-        )
+        wait_until(lambda: deployment.count(letters) >= 2, "the unknown label to be given up")
         deployment.send([Send(tx_bytes("last", card="c1", terminal="t0", at=90_000), b"c1")])
         deployment.drain()
         report = deployment.verify()

@@ -44,7 +44,7 @@ def test_large_records_wait_for_cassandra_on_the_log(
                 deployment.send(transactions(rng, first, 40))
             wait_until(waits, "predictions to wait for Cassandra")
             wait_until(
-                lambda: len(deployment.records(deployment.topics.predictions)) == 40 + RECORDS,
+                lambda: deployment.count(deployment.topics.predictions) == 40 + RECORDS,
                 "all to be scored without Cassandra",
             )
             grown = peak_bytes(fleet) - before

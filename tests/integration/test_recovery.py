@@ -143,7 +143,7 @@ def test_cassandra_goes_and_comes_back(stack: Servers, settings: Settings, tmp_p
             return any(reason.startswith("predictions wait for Cassandra: ") for reason in said)
 
         def scored() -> int:
-            return len(deployment.records(deployment.topics.predictions))
+            return deployment.count(deployment.topics.predictions)
 
         fleet.start("a")
         fleet.await_ready()
