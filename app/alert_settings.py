@@ -35,7 +35,8 @@ class AlertSettings(BaseSettings):
     alert_losses: Losses = Field(
         "50,200,1000",
         validate_default=True,
-        description="expected losses (score times amount) from which an alert is medium, high and critical",
+        description="expected losses from which an alert is medium, high and critical: score times amount, or the "
+        "whole amount if a rule fired",
     )
     guard_time: Duration = Field(
         "30m",
@@ -47,8 +48,8 @@ class AlertSettings(BaseSettings):
     guard_scoring_time: float = Field(
         100,
         gt=0,
-        description="scoring time per transaction that the guard allows, microseconds, in addition to 1 ms per "
-        "micro-batch; twice the time of the earlier model is always allowed",
+        description="scoring time that the guard allows: 1 ms per micro-batch plus this many microseconds per "
+        "transaction, or twice the earlier model's time if that is more",
     )
     notify_routes: SecretStr | None = Field(
         None,
@@ -57,8 +58,8 @@ class AlertSettings(BaseSettings):
     notify_webhook_limit: int = Field(
         0,
         ge=0,
-        description=f"largest number of messages per minute to a webhook, at least {DIGESTS + 1}: further alerts are "
-        "summarised; 0: no limit, each alert is a message",
+        description=f"largest number of messages per minute to a webhook, {DIGESTS + 1} or more; beyond it, alerts are "
+        "summarised. 0: no limit, each alert is a message",
     )
     notify_secret: SecretStr | None = Field(
         None, description="secret for signing webhooks: whsec_ and base64"

@@ -56,7 +56,7 @@ class OidcSettings(AccessSettings):
         "",
         description="web role for each value of the roles claim, as VALUE=ROLE,..., such as "
         "fraud-team=analyst,fraud-ops=operator. People without any of these values are refused. If a value "
-        "contains a comma, end each pair with a semicolon",
+        "contains a comma, separate the pairs with semicolons instead: VALUE=ROLE;VALUE=ROLE;",
     )
     web_oidc_roles_claim: str = Field(
         "groups",
@@ -69,8 +69,8 @@ class OidcSettings(AccessSettings):
     )
     web_oidc_audience: str | None = Field(
         None,
-        description="required `aud` of JWT access tokens that programs send as bearer tokens, different from the "
-        "client id; unset: such tokens are refused",
+        description="`aud` that a program's JWT access token must have; it must not be the client id; unset: such "
+        "tokens are refused",
     )
     web_oidc_ca_file: Path | None = Field(
         None,

@@ -66,12 +66,14 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
         1, ge=1, description="number of replicas that must have a record before it is acknowledged"
     )
     retention: str = Field(
-        "90d", description="how long topics keep records: a duration such as 60d, or forever"
+        "90d",
+        description="how long topics keep records: a duration such as 60d, or forever. Exceptions: `control` and the "
+        "changelogs are compacted (`control` keeps all changes forever), and `notifications` keeps 2 days",
     )
     allow_topic_config: AllowedConfig = Field(
         (),
-        description="configurations of the topics transactions and labels to accept although they are refused by "
-        "default, comma-separated: compact, create-time",
+        description="accept these normally refused configurations of `transactions` and `labels`, comma-separated: "
+        "compact, create-time",
     )
     compaction_lag: Duration = Field(
         "1d",
@@ -164,7 +166,7 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     field_names: str = Field(
         "",
         description="field names that producers use: FIELD=THEIR_NAME[,...]; 2:FIELD=THEIR_NAME applies to "
-        "records with schema_version 2, and makes that version known",
+        "records with schema_version 2; records with that version are then accepted",
     )
     drop_fields: str = Field(
         "is_fraud,isFraud,isFlaggedFraud,Is Fraud?,TX_FRAUD,TX_FRAUD_SCENARIO,Class,fraud_bool",
@@ -185,8 +187,8 @@ class Settings(AlertSettings, WorkerSettings, OidcSettings):
     )
     dead_letter_values: Literal["keep", "drop"] = Field(
         "keep",
-        description="values of dead-letter records in which no fields can be dropped or hashed, because they are not "
-        "JSON objects: keep them (card numbers masked), or drop them",
+        description="what to do with the value of a refused record that is not a JSON object (its fields cannot be "
+        "dropped or hashed): keep it (card numbers masked), or drop it",
     )
     private_fields: str = Field(
         "",

@@ -37,18 +37,36 @@ async def alerts(request: web.Request) -> web.Response:
         asked={name: asked.get(name, "") for name in _PARAMETERS},
         severities=SEVERITIES,
         digits=worker.settings.minor_unit_digits,
+        causes=_causes(worker.settings),
         window=format_duration(worker.settings.alert_window),
     )
+
+
+#: What raises alerts, as `FRAUDSTREAM_ALERT_ON` names it.
+_RAISED_BY = {
+    "model": "those that the model flagged",
+    "rule": "those that a rule declined or sent to review, and those that the block list declined",
+    "anomaly": "those that are flagged as anomalies",
+}
+
+
+def _causes(settings: Settings) -> str:
+    """Which transactions raise alerts, in words; empty if none do."""
+    return "; ".join(_RAISED_BY[cause] for cause in settings.alert_on)
 
 
 def alert_query(asked: Mapping[str, str], settings: Settings, now_ms: int) -> AlertQuery:
     """What the parameters of a request ask for.
 
     Raises:
-        UsageError: one is unknown, or its value is none of its kind.
+        UsageError: one is unknown, its value is none of its kind, or there is a period beside a card.
     """
     if unknown := sorted(asked.keys() - set(_PARAMETERS)):
         msg = f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(_PARAMETERS)}"
+        raise UsageError(msg)
+    card = asked.get("card") or None
+    if card is not None and (asked.get("from") or asked.get("to")):
+        msg = "card lists the alerts of a card from all times: leave out from and to"
         raise UsageError(msg)
     severity = asked.get("severity") or SEVERITIES[0]
     if severity not in SEVERITIES:
@@ -64,7 +82,7 @@ def alert_query(asked: Mapping[str, str], settings: Settings, now_ms: int) -> Al
         moment_of("from", asked),
         moment_of("to", asked),
         severity=severity,
-        card_id=asked.get("card") or None,
+        card_id=card,
         everything=asked.get("all", "") not in ("", "0"),
         limit=int(limit),
     )

@@ -51,9 +51,24 @@ async def test_alerts_are_shown_with_links_and_as_json() -> None:
 async def test_nothing_is_said_so_and_mistakes_are_one_line() -> None:
     async with client_of(DictWorker()) as client:
         assert "No alerts in this period" in await (await client.get("/alerts/")).text()
+        assert "No alerts of this card" in await (await client.get("/alerts/?card=c1")).text()
+        assert (await client.get("/alerts/?card=c1&from=2023-11-14")).status == 400
         bad = await client.get("/alerts.json?severity=urgent")
         assert bad.status == 400
         assert "choose low, medium, high, critical" in (await bad.json())["error"]
+
+
+async def test_the_page_names_what_raises_alerts_here() -> None:
+    for causes, says in (
+        (
+            "model,rule",
+            "the model flagged; those that a rule declined or sent to review, and those",
+        ),
+        ("anomaly", "within 1h: those that are flagged as anomalies, unless"),
+        ("none", "no transaction raises one now"),
+    ):
+        async with client_of(DictWorker(alert_on=causes)) as client:
+            assert says in await (await client.get("/alerts/")).text()
 
 
 @pytest.mark.parametrize(
@@ -87,6 +102,11 @@ def test_queries(asked: dict[str, str], expected: AlertQuery) -> None:
         ({"from": "yesterday"}, "from 'yesterday': write a date"),
         ({"limit": "0"}, "limit '0': write a number from 1 to 1,000"),
         ({"limit": "many"}, "limit 'many'"),
+        (
+            {"card": "c1", "from": "2023-11-14"},
+            "card lists .* from all times: leave out from and to",
+        ),
+        ({"card": "c1", "to": "2023-11-14"}, "card lists .* from all times: leave out from and to"),
     ],
 )
 def test_what_cannot_be_asked_for(asked: dict[str, str], says: str) -> None:
