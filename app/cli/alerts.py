@@ -27,7 +27,8 @@ _SHOWN = 20
 def alerts() -> None:
     """List alerts, acknowledge them, and snooze cards, terminals and rules.
 
-    A transaction that the model flags, or that a rule declines or sends to review, raises an alert. Such
+    A transaction raises an alert if the model flags it, if a rule declines it or sends it to review, or if the block
+    list declines it, unless the allow list or an allow rule approves it. FRAUDSTREAM_ALERT_ON changes the causes. Such
     transactions of one card within FRAUDSTREAM_ALERT_WINDOW are one alert. `fraudstream notify` sends notifications.
     """
 
@@ -50,8 +51,17 @@ _note = click.option("--note", metavar="TEXT", default="", help="Note to record.
     default=SEVERITIES[0],
     help="Lowest severity to list.",
 )
-@click.option("--card", metavar="ID", help="All alerts of a card, however old.")
-@click.option("--all", "everything", is_flag=True, help="Include acknowledged and snoozed alerts.")
+@click.option(
+    "--card",
+    metavar="ID",
+    help="Only this card's open alerts, however old; with --all also handled and snoozed ones.",
+)
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Include handled (decided or acknowledged) and snoozed alerts.",
+)
 @click.option(
     "--limit",
     type=POSITIVE,
@@ -75,7 +85,7 @@ def list_command(
     Times are event times: when the payments were made.
     """
     if card is not None and (today or from_ms is not None or to_ms is not None):
-        msg = "--card lists all alerts of a card: leave out --today, --from and --to"
+        msg = "--card lists the alerts of a card from all times: leave out --today, --from and --to"
         raise UsageError(msg)
     if today and from_ms is not None:
         msg = "--today and --from both set the start: leave one out"

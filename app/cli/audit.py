@@ -58,7 +58,7 @@ def audit(
     limit: int,
     as_json: bool,
 ) -> None:
-    r"""List who changed what, newest first: claims, releases, verdicts, labels, acknowledgements and snoozes.
+    r"""List who changed what, newest first: alerts taken, given back and decided; labels, acknowledgements, snoozes.
 
     A change is `done`, `refused`, `failed` (a server did not answer, so it may have been made in part) or `started`
     (how it ended is unknown). With --on CARD, changes to the card's alerts are included, even if the card was erased.

@@ -64,13 +64,15 @@ _NOTHING_TO_DRAW = "--plot shows latency: give --rates"
 )
 @click.option(
     "--peers",
-    help="Also measure these systems, comma-separated: quix, quix-reduced, ours-reduced, spark-exact, spark-windows, "
-    "flink; or all. With --quick their backlogs are a tenth of the usual size.",
+    help="Also measure these systems, comma-separated: quix, quix-reduced (one window, no predictions topic), "
+    "ours-reduced (fraudstream with the work of quix-reduced), spark-exact (exact sliding windows), "
+    "spark-windows (hopping windows), flink; or all. With --quick their backlogs are a tenth of the usual size.",
 )
 @click.option(
     "--stages",
     is_flag=True,
-    help="Measure the microseconds per event of each stage, in this process, without servers; uses --events.",
+    help="Measure the microseconds per event of each stage, in this process, without servers.  [default of --events: "
+    "50000; with --quick 5000]",
 )
 @click.option(
     "--scale",
@@ -99,8 +101,8 @@ def bench(
     r"""Measure throughput compared with a naive Faust design, and latency by load.
 
     Runs on the real servers with its own topics, keyspace and state, and removes them afterwards. Each run uses one
-    worker, and is verified. On a shared machine, ratios within one run are more reliable than
-    absolute figures. Latency is measured from the time at which an event was due.
+    worker (except with --scale), and is verified unless --no-verify. On a shared machine, ratios within one run are
+    more reliable than absolute figures. Latency is measured from the time at which an event was due.
 
     \b
     Exit codes:  0  everything was measured

@@ -34,7 +34,8 @@ def card(card_id: str, url: str | None, as_json: bool) -> None:
     """Show the state of a card: its windows and newest transactions.
 
     Any running worker can answer: it forwards the request to the worker that has the card's partition. Equal state
-    gives byte-identical JSON, so you can compare the output before and after a rebuild.
+    gives byte-identical JSON, so you can compare the output before and after the state is
+    restored from the changelogs.
     """
     _show_key("card", card_id, url, as_json)
 

@@ -121,9 +121,7 @@ def show(position: str, as_json: bool) -> None:
 @click.option(
     "--reason", metavar="CODE", help="Send the records with this reason, such as missing_key."
 )
-@click.option(
-    "--all", "everything", is_flag=True, help="Send the records of all dead-letter records."
-)
+@click.option("--all", "everything", is_flag=True, help="Send back every refused record.")
 @click.option("--dry-run", is_flag=True, help="Send nothing; print what would be sent.")
 @json_option
 def redrive_(
@@ -131,8 +129,8 @@ def redrive_(
 ) -> None:
     """Send refused records back to be scored: the same bytes under the same key.
 
-    Use it when an upgrade or a changed setting makes the records valid. A record that is refused again gets a new
-    dead-letter record, which --all and --reason do not send again. Sending a record twice is safe: the second copy
+    Use it when an upgrade or a changed setting makes the records valid. If a record is refused again, --all
+    and --reason do not send its new dead-letter record. Sending a record twice is safe: the second copy
     counts as a duplicate. Records that were masked, hashed, dropped or cut are not sent: their producer has to send
     them again.
     """

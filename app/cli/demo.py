@@ -40,7 +40,9 @@ _FILE_OPTIONS = (*FILE_PARAMETERS, "drop", "keep", "only_known", "run", "skip", 
 @click.option(
     "--events",
     type=click.IntRange(min=100),
-    help=f"Number of simulated transactions before the summary.  [default: {EVENTS:,}]",
+    help="Number of simulated transactions before the summary, besides those that measure latency (by default 800) "
+    "and misrouted ones."
+    f"  [default: {EVENTS:,}]",
 )
 @click.option(
     "--workers",
@@ -77,6 +79,9 @@ def demo(context: click.Context, **options: Any) -> None:
     prints a summary, including which frauds were caught and missed. Afterwards the demo continues at a low rate and
     shows flagged transactions, until Ctrl-C. The workers stop with the demo; the servers
     keep running.
+
+    With --input, the transactions of a file are scored instead. FIELD=COLUMN and the options from --recipe to
+    --skip-bad are valid only with --input, --events only without it.
     """
     _check(context, options)
     with ExitStack() as opened:

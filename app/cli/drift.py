@@ -29,7 +29,11 @@ _QUIET = 100_000
 )
 @from_option
 @click.option(
-    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
+    "--to",
+    "to_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="End of the event times (exclusive).  [default: the newest]",
 )
 @click.option(
     "--inject", is_flag=True, help="Test the detectors on a simulated stream with injected faults."

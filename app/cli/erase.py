@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="Delete rows of erased cards that were written again: after a rebuild under a new FRAUDSTREAM_APP_ID, after "
-    "`rewrite`, or after an erasure that was interrupted.",
+    help="Delete rows of erased cards that were written again: after the log was processed again "
+    "under a new FRAUDSTREAM_APP_ID, after `rewrite`, or after an erasure that was interrupted.",
 )
 @click.option(
     "--timeout",
@@ -58,11 +58,11 @@ def erase(
 ) -> None:
     r"""Delete the rows and the state of a card, and show by when Kafka will have deleted its records.
 
-    It deletes at once: the card's rows in Cassandra, its state, labels that wait for its transactions, and its
-    entries on lists. Changes that name it only in a note or reason are deleted, unless the current model, rules or
-    lists depend on them. Kafka deletes its records later: the command shows by when, for each topic. Workers must be
-    running. Later transactions of the card start with an empty state. An audit record of the erasure stays. In audit
-    records of changes, a salted hash replaces the card's id.
+    It deletes at once: the card's rows in Cassandra, its state, labels that wait for its transactions, and its entries
+    on lists. Records on `control` that mention the card only in a note or reason are deleted, unless the current
+    model, rules or lists depend on them. Kafka deletes its records later: the command shows by when, for each topic.
+    Workers must be running. Later transactions of the card start with an empty state. An audit record of the erasure
+    stays. In audit records of changes, a salted hash replaces the card's id.
 
     With FRAUDSTREAM_CARD_ID_KEYS, all pseudonyms of the card are erased. Records under the raw card id are erased,
     too, unless FRAUDSTREAM_CARD_IDS=pseudonyms. docs/private-data.md has the whole procedure.

@@ -17,7 +17,12 @@ _OPERATIONS = {"DESCRIBE_CONFIGS": "DescribeConfigs"}
     "           fraudstream grants --markdown"
 )
 @click.argument("role", type=click.Choice(list(ROLES)), required=False, metavar="[SERVER_ROLE]")
-@click.option("--user", default="USER", show_default=True, help="User name on both servers.")
+@click.option(
+    "--user",
+    default="USER",
+    show_default=True,
+    help="User name on both servers; by default the placeholder USER.",
+)
 @click.option(
     "--markdown", is_flag=True, help="Print all server roles as Markdown tables: docs/access.md."
 )
@@ -28,9 +33,10 @@ def grants(role: Role | None, user: str, markdown: bool) -> None:
     Cassandra's administrator from its own file.
 
     Server roles: setup, worker, notifier, producer, analyst, modeller, auditor, repairer, replayer, repartitioner,
-    eraser, keeper. Without SERVER_ROLE, all are printed, each with its commands. Every command belongs to one of them;
-    only `bench` needs an administrator, because it creates and deletes topics and tables. Server roles are independent
-    of the web roles of `fraudstream users`. The names of topics, consumer group and keyspace come from the settings.
+    eraser, keeper. Without SERVER_ROLE, all are printed, each with its commands. Every command that uses a
+    deployment's servers belongs to one of them, except `bench`: it needs an administrator, because it creates and
+    deletes topics and tables. Server roles are independent of the web roles of `fraudstream users`. The names of
+    topics, consumer group and keyspace come from the settings.
     """
     if markdown:
         click.echo("\n".join(_tables(Settings.model_construct())))

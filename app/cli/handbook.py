@@ -68,8 +68,9 @@ def handbook(**options: Any) -> None:
     r"""Score the Fraud Detection Handbook's transactions live and compare with published results.
 
     FILE is the simulated data as CSV (TRANSACTION_ID, TX_DATETIME, CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT,
-    TX_FRAUD); default: HANDBOOK_TRANSACTIONS, or shared/handbook/transactions.csv.gz beside the
-    checkout. The command trains the model under test on the data up to the label delay before the first test week.
+    TX_FRAUD); default: the file that the environment variable HANDBOOK_TRANSACTIONS names, or
+    shared/handbook/transactions.csv.gz beside the folder of this project's source. The command trains the model under
+    test on the data that ends one label delay before the first test week.
     Then it sends all transactions and labels through Kafka once, to a worker that scores them and writes the rows to
     Cassandra. The figures are computed from these rows. With --weekly, `fraudstream retrain --promote` runs twice for
     each later week: the first call trains the next model, the second one compares and promotes it. Servers, topics and

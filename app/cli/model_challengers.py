@@ -19,7 +19,8 @@ stop_option = click.option("--stop", is_flag=True, help="Stop the challenger.")
 threshold_option = click.option(
     "--threshold",
     type=FiniteRange(0, 1),
-    help="Lowest score at which it flags a transaction as fraud.  [default: unchanged; at first, the model's own]",
+    help="Lowest score at which it flags a transaction as fraud.  [default: the challenger's present threshold; for a "
+    "new challenger, the model's own]",
 )
 
 
@@ -58,7 +59,8 @@ def shadow(model: str, stop: bool, threshold: float | None, note: str) -> None:
 
     \b
     Exit codes:  0  the change is recorded, or the model is a shadow already
-                 2  workers could not load the model, there are three challengers already, or --stop names none
+                 2  workers could not load the model, there are three challengers already, or
+                    MODEL, given with --stop, is not a challenger
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing

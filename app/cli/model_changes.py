@@ -54,8 +54,8 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 
     The model is loaded and tested on this machine first, with this deployment's settings. Then the running workers are
     asked to load it; if one cannot, the command refuses and names the worker and the reason. A second later the change
-    is recorded. On each partition the new model applies from one offset on. Transactions before that offset keep the
-    old model, even in a replay.
+    is recorded. On each partition the new model applies from a definite offset onwards. Transactions before that
+    offset keep the old model, even in a replay.
 
     The model must have passed `fraudstream models gate` against the current model. Without labels, as in a new
     deployment, there is nothing to compare: use --force.
@@ -63,9 +63,8 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
     For FRAUDSTREAM_GUARD_TIME after the change the workers watch the new model (the guard). If it returns no scores,
     flags far more or far fewer transactions or is too slow, they restore the earlier model; the history shows why.
 
-    If workers would refuse to load the replaced model again (because it is a pickle or not signed), the command
-    warns that the guard would restore an earlier model instead. If there is no earlier model, the command refuses:
-    use --no-guard.
+    If workers could not load the present model again (because it is a pickle or not signed), the guard would go back
+    to the one before it; the command warns of this. If there is none before it, the command refuses: use --no-guard.
 
     \b
     Exit codes:  0  the change is recorded, or the model is the current one already
@@ -121,9 +120,9 @@ def promote(model: str, threshold: float | None, force: bool, no_guard: bool, no
 def rollback(further: bool, note: str) -> None:
     r"""Return to the previous model and its threshold.
 
-    Each further rollback goes back one more model, up to the model that the deployment started with. If the guard has
-    restored the current model, a rollback needs --further. If the guard or another user records a change first, the
-    rollback has no effect.
+    Each further rollback goes back one more model, up to the model that the deployment started with. If the current
+    model is one that the guard restored, a rollback needs --further. If the guard or another user records a change
+    first, the rollback has no effect.
 
     \b
     Exit codes:  0  the change is recorded

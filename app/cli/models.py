@@ -231,13 +231,15 @@ def sign(model: str, key: Path, expected: str | None) -> None:
     "--set",
     "feature_set",
     metavar="SET",
-    help="Feature set of --features.  [default: FRAUDSTREAM_FEATURES]",
+    help="Feature set that the names in --features belong to; see `fraudstream features`.  "
+    "[default: FRAUDSTREAM_FEATURES]",
 )
 @click.option(
     "--usual",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="Baseline of a feature, for the reasons; repeatable.  [default: 0]",
+    help="Normal value of a feature, such as its median in your training data. A reason shows how far a transaction "
+    "is from it; repeatable.  [default: 0]",
 )
 def import_(
     file: Path,

@@ -26,8 +26,9 @@ def notify(heartbeat: Path | None, metrics_port: int | None) -> None:
     FRAUDSTREAM_NOTIFY_ROUTES defines the routes: NAME=SEVERITY:URL, separated by spaces. http and https are
     webhooks, signed with FRAUDSTREAM_NOTIFY_SECRET; other URLs are those of apprise (https://appriseit.com/services/).
 
-    An alert is sent once, and again if it becomes more severe or is reopened. Alerts wait in Kafka while a receiver
-    is unavailable. Routes to people get at most ten messages per minute each. docs/alerts.md describes delivery.
+    An alert is sent once, and again if it becomes more severe or is reopened. Alerts wait in Kafka while a receiver is
+    unavailable. Routes other than webhooks (e-mail, Slack, ...) get at most ten messages per minute each.
+    docs/alerts.md describes delivery.
 
     Several processes share the work. Without routes the command prints a line and waits, so that compose or Helm can
     start it before routes are set.

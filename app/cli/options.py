@@ -126,7 +126,7 @@ from_option = click.option(
     "from_ms",
     metavar="TIME|DURATION",
     callback=_moment_or_ago,
-    help="Start of the event times: a date or time, or how long before now, such as 30d.",
+    help="Start of the event times: a date or time, or how long before now, such as 30d.  [default: everything stored]",
 )
 
 

@@ -52,7 +52,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--only-known",
     is_flag=True,
-    help="Send only columns that the input record defines.",
+    help="Send only the fields of the input record, those of your own fields file included; drop all other columns.",
 )
 @click.option(
     "--run",
@@ -73,7 +73,7 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @click.option(
     "--stamp/--no-stamp",
     default=None,
-    help="Add the header `due`: the scheduled send time, epoch ms.  [default: with --rate and --speed]",
+    help="Add the header `due`: the scheduled send time, epoch ms.  [default: only with --rate or --speed]",
 )
 @click.option(
     "--skip",
@@ -101,8 +101,8 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
     metavar="[COLUMN]",
     is_flag=False,
     flag_value="",
-    help="Also send the labels in this column, or in the recipe's (write the option after FILE). A label is sent once "
-    "event time has passed its transaction by --label-after.",
+    help="Also send the labels in this column, or in the recipe's (write the option after FILE). A label is sent when "
+    "event time is --label-after later than its transaction.",
 )
 @click.option(
     "--label-after",
@@ -148,7 +148,7 @@ def produce(context: click.Context, **options: Any) -> None:
     recipes.
 
     With --with-labels each transaction's label goes to the topic `labels`, with its card, terminal and event
-    time. Labels that are not yet due at the end of the file are sent then. No label gets a date in the future.
+    time. At the end of the file, the remaining labels are sent at once. No label gets a date in the future.
 
     With --labels, FILE is sent to the topic `labels` instead: transaction_id, is_fraud (true or false, yes or no, 1
     or 0, fraud or genuine), and optionally labelled_at, card_id, terminal_id and event_time. Without labelled_at,

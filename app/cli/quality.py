@@ -37,10 +37,15 @@ _SHARES = ("labelled_share", "precision", "recall", "average_precision")
     "from_ms",
     metavar="TIME",
     callback=moment_ms,
-    help="Start of the period, as an event time; a date means midnight UTC.",
+    help="Start of the period, as an event time; a date means midnight UTC.  [default: everything stored; the page "
+    "/quality/ shows the last 30 days]",
 )
 @click.option(
-    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the period (exclusive)."
+    "--to",
+    "to_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="End of the period (exclusive).  [default: the newest]",
 )
 @click.option(
     "--by",

@@ -31,7 +31,7 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
     "begin",
     metavar="TIME|OFFSET",
     help="Start: an event time (a date means midnight UTC), or an offset of `transactions`, for every partition or "
-    "as PARTITION:OFFSET[,...].",
+    "as PARTITION:OFFSET[,...].  [required, except with --remove]",
 )
 @click.option(
     "--to",
@@ -42,7 +42,7 @@ _OFFSETS = re.compile(r"\d{1,10}|\d+:\d+(,\d+:\d+)*")
 @click.option(
     "--group",
     metavar="NAME",
-    help="Name of the results: topic NAME.predictions, keyspace KEYSPACE_NAME.",
+    help="Name of the results: topic NAME.predictions, keyspace KEYSPACE_NAME.  [required, except with --remove]",
 )
 @click.option(
     "--model", help="Model to score with.  [default: the model that was live at each offset]"

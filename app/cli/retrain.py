@@ -49,16 +49,16 @@ _NOT_PASSED = 1
 def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_json: bool) -> None:
     r"""Take the next step towards a newer model; meant for cron or a timer.
 
-    If there is no challenger from an earlier call, the command trains a model as the current one was trained (kind,
-    features, periods, fixed parameters, threshold), on the stored features and labels in Cassandra. Then the command
-    registers the model and starts it as a shadow.
+    If there is no challenger from an earlier call, the command trains a model with the same kind, features, lengths of
+    periods, fixed parameters and choice of threshold as the current one, on the stored features and labels in
+    Cassandra. Then the command registers the model and starts it as a shadow.
 
     If there is a challenger, the command compares it with the current model, as `fraudstream models gate` does. While
     there are too few labels, the challenger stays a shadow. If it does not pass, it is stopped. If it passes,
     --promote promotes it; without this option, the call only reports the pass.
 
     Neither step uses transactions that are younger than FRAUDSTREAM_LABEL_DELAY, because some of their labels have
-    not arrived, often those of genuine transactions.
+    not arrived. Those are mostly labels of genuine transactions, so the sample would contain too much fraud.
 
     It is safe to call the command again at any time, because it reads from the log and the registry what was done.
     While one call is running, a second one does nothing and exits with 3.

@@ -36,7 +36,7 @@ def rewrite(begin: str | None, end: str | None, as_json: bool) -> None:
     Use it when Cassandra has lost rows: after `verify` reported missing rows, or after `migrate` created a dropped
     table or column again. Workers may run. It is safe to re-run: an existing row is replaced by the same row, and its
     time to live starts again. An interrupted run prints where to continue. A range of offsets applies to predictions
-    only; then all refunds, alerts and labels are written.
+    only; refunds, alerts and labels are nevertheless written in full.
 
     \b
     Exit codes:  0  all rows of the range are written

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def rules() -> None:
     r"""Add, test and remove rules: expressions over features and input fields.
 
-    A rule declines a transaction, requests a review, allows it, or only tags it. Declining takes precedence (block
-    list and rules), then allowing (allow list and rules), then a review (rules and the model).
+    A rule declines a transaction, requests a review, allows it, or only tags it. The strongest action wins:
+    1. decline (block list, rules), 2. allow (allow list, rules), 3. review (rules, the model).
 
     Changes take effect within seconds, without a restart: each is a record on the topic `control`. docs/rules.md
     describes the expressions.
@@ -160,7 +160,11 @@ def history(as_json: bool) -> None:
 @click.argument("expression")
 @from_option
 @click.option(
-    "--to", "to_ms", metavar="TIME", callback=moment_ms, help="End of the event times (exclusive)."
+    "--to",
+    "to_ms",
+    metavar="TIME",
+    callback=moment_ms,
+    help="End of the event times (exclusive).  [default: the newest]",
 )
 @json_option
 def test_command(expression: str, from_ms: int | None, to_ms: int | None, as_json: bool) -> None:

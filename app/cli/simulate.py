@@ -36,7 +36,8 @@ _FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @click.option(
     "--out",
     type=_FILE,
-    help="File to write: .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; - is JSON lines to standard output.",
+    help="File to write: .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet; - is JSON lines to standard output. Give either "
+    "--out or --to-kafka.",
 )
 @click.option("--to-kafka", is_flag=True, help="Send to the topic `transactions`, without labels.")
 @simulation_options(

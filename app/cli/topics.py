@@ -13,7 +13,9 @@ from app.settings import load_settings
 @click.option(
     "--add-partitions",
     is_flag=True,
-    help="Add partitions to topics that have too few, except `enriched` and the changelogs.",
+    help="Add partitions to topics that have too few, except `enriched` and the changelogs. Use it "
+    "with a new FRAUDSTREAM_APP_ID after somebody added partitions to `transactions`: the state is then built again. "
+    "Otherwise use `fraudstream repartition`, which keeps the state.",
 )
 @json_option
 def topics(add_partitions: bool, as_json: bool) -> None:

@@ -82,9 +82,12 @@ def train(context: click.Context, **options: Any) -> None:
     """Train a model, and evaluate it on transactions that it was not trained on.
 
     Features are computed by the same code as in the stream. The oldest 60 % of the transactions are the training set,
-    the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. The
-    options --train-from, --train-to, --test-from and --test-to override this split. Dates are in UTC, and end
-    dates are exclusive.
+    the next 20 % are the validation set for parameters and threshold, and the newest 20 % are the test set. This
+    split has no gap, so --delay does not apply to it.
+
+    The options --train-from, --train-to, --test-from and --test-to replace this split: the last week of the training
+    period is then the validation set. One of --train-to and --test-from is required; the other is computed from it
+    with --delay. Dates are in UTC, and end dates are exclusive.
 
     The transactions come from a file, from Kafka or from Cassandra; without one of these options they are
     simulated. Options for files are those of `fraudstream produce`. Every row must be a valid transaction with

@@ -22,13 +22,13 @@ period_options = together(
         "--train-to",
         metavar="DATE",
         callback=moment_ms,
-        help="End of the training period; its last week is the validation set.  [default: test-from minus delay]",
+        help="End of the training period; its last week is the validation set.  [default: --test-from minus --delay]",
     ),
     click.option(
         "--test-from",
         metavar="DATE",
         callback=moment_ms,
-        help="Start of the test period.  [default: train-to plus delay]",
+        help="Start of the test period.  [default: --train-to plus --delay]",
     ),
     click.option(
         "--test-to",

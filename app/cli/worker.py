@@ -27,8 +27,8 @@ from app.settings import ENV_PREFIX, Settings, load_settings
 def worker(web_port: int | None, datadir: Path | None) -> None:
     r"""Score transactions until stopped. On SIGTERM, the worker finishes the records in progress before it exits.
 
-    Workers share the partitions, so start at most one worker per partition. Each worker needs its own port and state
-    folder.
+    Workers share the partitions, so at most one worker per partition has work; more are spares. Each worker needs its
+    own port and state folder.
 
     \b
     Example:  fraudstream worker
