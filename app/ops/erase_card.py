@@ -184,8 +184,8 @@ class Again(NamedTuple):
             return "not finished, and its erase record is gone: erase the card again with --card"
         if now_ms < max(self.erasure.gone_by.values(), default=now_ms + 1):
             return (
-                "its erase record is gone, but other topics may still have records of the card: after a rebuild or a "
-                "rewrite, erase the card again with --card"
+                "its erase record is gone, but other topics may still have records of the card: after "
+                "`rewrite` or a new FRAUDSTREAM_APP_ID, erase the card again with --card"
             )
         return None
 
