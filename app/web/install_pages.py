@@ -8,7 +8,6 @@ from app.faust_app import app
 from app.web.faust_worker import FaustWorker
 from app.web.pages import PAGES, install
 from app.web.post_score import ScoreHandler
-from app.wire.decoding.record_rules import record_rules
 from tables.cards import cards
 from tables.terminals import terminals
 
@@ -25,8 +24,7 @@ def install_pages() -> None:
     application = app.web.web_app
     table = PAGES
     if app.settings.score:
-        handler = ScoreHandler(worker, app.answers, record_rules(app.settings))
-        table += (handler.route,)
+        table += (ScoreHandler(worker, app.answers).route,)
     install(application, worker, table)
     application.on_cleanup.append(close)
 

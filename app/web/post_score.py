@@ -44,7 +44,8 @@ from app.web.roles import NOBODY, Role
 from app.web.routes import Route
 from app.web.worker_protocol import Worker
 from app.web.worker_requests import ROUTED_HEADER
-from app.wire.input_records import RecordRules, parse_transaction
+from app.wire.decoding.record_rules import json_record_rules
+from app.wire.input_records import parse_transaction
 
 _PATH = "/score"
 #: Refusals that leave an audit record. Not 429: whoever sends wrong tokens would fill the log.
@@ -88,13 +89,12 @@ class ScoreHandler:
     Args:
         worker: who answers.
         answers: who waits there.
-        rules: what a valid transaction is.
     """
 
-    def __init__(self, worker: AppendingWorker, answers: ScoreCallers, rules: RecordRules) -> None:
+    def __init__(self, worker: AppendingWorker, answers: ScoreCallers) -> None:
         self._worker = worker
         self._answers = answers
-        self._rules = rules
+        self._rules = json_record_rules(worker.settings)
         token = worker.settings.score_token
         self._token = token.get_secret_value().encode() if token else None
         self._most_bytes = min(MOST_BYTES, worker.settings.max_message_bytes - _OVERHEAD_BYTES)

@@ -24,6 +24,7 @@ from app.wire.decoding.framing import SCHEMA_HEADER
 from tests.builders import T0, tx_bytes
 from tests.deployment import Deployment, Send, wait_until
 from tests.fleet import Fleet
+from tests.integration.test_score import TOKEN, post
 from tests.schema_registry import url
 from tests.tcp_proxy import TcpProxy
 from tests.unit import test_decoding
@@ -187,6 +188,11 @@ def test_avro_while_the_registry_goes_away(
 @pytest.mark.parametrize("name", ["protobuf", "json-schema"])
 def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: Path) -> None:
     settings = with_format(settings, name, url(registry) if name == "protobuf" else None)
+    environ = {
+        **environ_of(settings),
+        "FRAUDSTREAM_SCORE": "true",
+        "FRAUDSTREAM_SCORE_TOKEN": TOKEN,
+    }
     deployment = Deployment(settings)
     deployment.prepare()
     if name == "protobuf":
@@ -206,11 +212,16 @@ def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: P
     sender = Sender(deployment, serializer)
     sender.send("c1", record)
     sender.flush()
-    with Fleet(environ_of(settings), tmp_path) as fleet:
+    with Fleet(environ, tmp_path) as fleet:
         fleet.start("one")
+        fleet.await_ready()
+        status, answer = post(
+            fleet["one"].url, tx_bytes("posted", card="c2")
+        )  # in JSON, whatever the topic has
         deployment.drain()
         report = deployment.verify()
-    assert (report["read"], report["scored"]) == (1, 1)
+    assert (status, answer.get("card_id")) == (200, "c2")
+    assert (report["read"], report["scored"]) == (2, 2)
 
 
 def test_a_framed_record_without_the_setting(

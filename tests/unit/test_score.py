@@ -23,7 +23,6 @@ from app.web.pages import PAGES, install
 from app.web.post_score import ScoreHandler
 from app.web.roles import NOBODY
 from app.web.worker_requests import ROUTED_HEADER
-from app.wire.decoding.record_rules import record_rules
 from tests.builders import T0, tx
 from tests.web_worker import DictWorker
 
@@ -68,7 +67,7 @@ class Log(DictWorker):
 
     def client(self) -> TestClient:
         application = web.Application()
-        score = ScoreHandler(self, self.waiting, record_rules(self.settings))
+        score = ScoreHandler(self, self.waiting)
         if self.remote:
 
             @web.middleware
@@ -353,3 +352,13 @@ async def test_a_forwarded_transaction_is_signed() -> None:
     assert vouched is not None
     assert vouched.sent(orjson.dumps(tx(at=0)))
     assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize("name", ["avro", "protobuf", "json-schema"])
+async def test_json_is_taken_whatever_format_the_topic_has(name: str) -> None:
+    log = Log(input_format=name, schema_registry="http://registry:8081")
+    log.then = lambda: predicted(log.waiting, prediction(7))
+    status, _ = await ask(log)
+    assert status == 200
+    ((_, _, value),) = log.appended
+    assert orjson.loads(value) == tx(at=0)

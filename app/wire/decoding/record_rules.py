@@ -20,3 +20,8 @@ def record_rules(settings: Settings, schemas: Schemas | None = None) -> RecordRu
         framed_json=settings.input_format == "json-schema",
     )
     return RecordRules.of(settings, decode)
+
+
+def json_record_rules(settings: Settings) -> RecordRules:
+    """The rules of a deployment for records in JSON, which it reads beside those of its own format."""
+    return record_rules(settings.model_copy(update={"input_format": "json"}))
