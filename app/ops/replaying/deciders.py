@@ -160,7 +160,7 @@ class Deciders:
         threshold = self._plan.own.threshold if self._own_threshold else None
         assert self._survey is not None
         until = self._survey.first_change(partition, offset)
-        begins = InForce()
+        begins = self._started_with()
         for one in self._history.changes:
             if until is None or one.partition != until[0] or one.offset < until[1]:
                 begins = begins.after(one.change, one.partition, one.offset, one.at_ms)
@@ -176,6 +176,16 @@ class Deciders:
                 begins, threshold=threshold, challengers=challengers, fallbacks=fallbacks, watched=watched
             )  # fmt: skip
         return ReplayDecisions(begins, True, threshold, self._holder.by_hash, self._challenger)
+
+    def _started_with(self) -> InForce:
+        """What decided before the first change: its model, to which partitions were bound at their start.
+
+        A worker that starts on a backlog scores some of it before the change arrives on `enriched`.
+        """
+        for one in self._history.changes:
+            if isinstance(one.change, ModelChange) and one.change.how == "start":
+                return InForce(0, one.change.hash, one.change.threshold)
+        return InForce()
 
     def _challenger(self, model_hash: str) -> scoring_models.Model:
         """The loaded model of a challenger; without scores where it does not fit, as in the stream.
