@@ -14,7 +14,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +27,7 @@ from app.cli.command_errors import run
 from app.ops.role_grants import DUTIES, ROLES, Grant, Role, TableGrant, grants_of, table_grants_of
 from app.settings import ENV_PREFIX, Settings
 from tests.deployment import Deployment
+from tests.local_http_server import LocalHttpServer, QuietHandler
 from tests.oidc_provider import CLIENT as OIDC_CLIENT
 from tests.secret_settings import CASSANDRA_PASSWORD, ROUTES, SECRETS
 from tests.secured_servers import Secured, cassandra_administrator
@@ -38,7 +38,7 @@ REGISTRY_USER = "reg"
 _SAMPLE_SECONDS = 0.2
 
 
-class Outside:
+class Outside(LocalHttpServer):
     """A schema registry with a login, and a receiver of notifications.
 
     Args:
@@ -55,42 +55,23 @@ class Outside:
         self.paths: set[str] = set()
         outside, login = self, f"{REGISTRY_USER}:{SECRETS['schema_registry_password']}"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(QuietHandler):
+            def do_GET(self) -> None:  # noqa: N802 -- a name of http.server
                 right = (
                     self.headers["Authorization"] == f"Basic {b64encode(login.encode()).decode()}"
                 )
                 outside.asked += right
-                self._answer(200 if right else 401, json.dumps({"schema": schema}).encode())
+                self.answer(200 if right else 401, json.dumps({"schema": schema}).encode())
 
-            def do_POST(self) -> None:
+            def do_POST(self) -> None:  # noqa: N802 -- a name of http.server
                 body = self.rfile.read(int(self.headers["content-length"]))
                 outside.paths.add(self.path)
                 if "webhook-id" in self.headers:
                     Webhook(SECRETS["notify_secret"]).verify(body, dict(self.headers))
                     outside.signed += 1
-                self._answer(200, b"{}")
+                self.answer(200, b"{}")
 
-            def _answer(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_port
-
-    def __enter__(self) -> "Outside":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 class Bank:
@@ -217,16 +198,15 @@ class Bank:
             ended = run(shlex.split(line))
         close_shared_sessions()
         printed = out.buffer.getvalue().decode()
-        said = printed or err.getvalue()
         place = f"{role}: {line} #{len(self.written)}"
         self.written[place] = f"{printed}\n{err.getvalue()}"
         self.written[f"unfiltered {place}"] = log.getvalue()
         assert ended == code, (
-            f"{role}: {line}: exit code {ended}\n{said[-3_000:]}{err.getvalue()[-3_000:]}"
+            f"{role}: {line}: exit code {ended}\n{printed[-3_000:]}{err.getvalue()[-3_000:]}"
         )
         if code == 0:
             self.ran.add((role, command))
-        return json.loads(said) if line.endswith("--json") else said
+        return json.loads(printed) if line.endswith("--json") else printed or err.getvalue()
 
 
 def _stream() -> Any:

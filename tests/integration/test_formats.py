@@ -215,9 +215,8 @@ def test_other_formats(name: str, registry: int, settings: Settings, tmp_path: P
     with Fleet(environ, tmp_path) as fleet:
         fleet.start("one")
         fleet.await_ready()
-        status, answer = post(
-            fleet["one"].url, tx_bytes("posted", card="c2")
-        )  # in JSON, whatever the topic has
+        # in JSON, whatever the topic has
+        status, answer = post(fleet["one"].url, tx_bytes("posted", card="c2"))
         deployment.drain()
         report = deployment.verify()
     assert (status, answer.get("card_id")) == (200, "c2")

@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from app.wire.output_records import alert_record
 from tests.builders import T0
 from tests.deployment import Deployment, Send, wait_until
 from tests.integration.test_web import OPENER
+from tests.local_http_server import LocalHttpServer, QuietHandler
 from tests.prediction_builder import prediction
 from tests.worker_settings import environ_of
 
@@ -35,7 +34,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLSw0"  # noqa: S105
 POLICY = AlertPolicy(CAUSES, 3_600_000, (5_000, 20_000, 100_000))
 
 
-class Receiver:
+class Receiver(LocalHttpServer):
     """Takes webhooks, or answers 503.
 
     Attributes:
@@ -53,8 +52,8 @@ class Receiver:
         self.unsigned = 0
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:  # noqa: N802 -- a name of http.server
                 body = self.rfile.read(int(self.headers["content-length"]))
                 try:
                     Webhook(SECRET).verify(body, dict(self.headers))
@@ -69,22 +68,10 @@ class Receiver:
                     receiver.took(payload)
                 else:
                     receiver.refused += 1
-                self.send_response(status)
-                self.end_headers()
+                self.answer(status)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-
-    def __enter__(self) -> "Receiver":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url = f"http://127.0.0.1:{self.port}/hook"
 
     def took(self, payload: dict[str, Any]) -> None:
         """Told of each that it acknowledged."""
