@@ -24,15 +24,7 @@ from app.cassandra.review_rows import Review
 from app.cassandra.session import SCAN, explained, prepared
 from app.cassandra.snoozes import Snoozes, read_snoozes
 from app.cassandra.stored_alert import Alert, Handled, ack_of, alert_of, alert_row, is_done_by
-from app.domain.alert_policy import (
-    SEVERITIES,
-    SHARDS,
-    Group,
-    day_of,
-    is_alert_id,
-    place_of,
-    rank,
-)
+from app.domain.alert_policy import SEVERITIES, SHARDS, Group, day_of, is_alert_id, place_of, rank
 from app.durations import DAY_MS
 from app.settings import Settings
 
@@ -212,9 +204,8 @@ def card_alerts(session: Session, settings: Settings, card_id: str, now_ms: int)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in found:
         rows.setdefault(row["alert_id"], []).append(row)
-    known = (
-        rows if len(found) < _INDEX_ROWS else None
-    )  # an alert is of one card: these are all of its rows
+    # an alert is of one card: these are all of its rows
+    known = rows if len(found) < _INDEX_ROWS else None
     return _read(session, settings, sorted(rows, reverse=True), now_ms, known)
 
 

@@ -1,7 +1,7 @@
 """Labels of flagged transactions by time of arrival: what live precision counts. Bounded."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from app.durations import DAY_MS
@@ -87,10 +87,10 @@ class LabelledFlags:
 
     def undecided(self, most: int, now_ms: int) -> list[RecentLabel]:
         """The oldest labels of the window whose decision is not known yet."""
-        for key, label in list(self._undecided.items()):
-            if label.received_at > now_ms - WINDOW_MS:
-                break
-            del self._undecided[key]  # a worker that catches up reads labels of weeks
+        begin_ms = now_ms - WINDOW_MS
+        # a worker that catches up reads labels of weeks
+        for old in [*takewhile(lambda one: one.received_at <= begin_ms, self._undecided.values())]:
+            del self._undecided[old.key]
         return list(islice(self._undecided.values(), most))
 
     def decided(self, labels: Sequence[RecentLabel], flagged: Mapping[Key, bool]) -> None:
