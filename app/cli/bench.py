@@ -101,8 +101,9 @@ def bench(
     r"""Measure throughput compared with a naive Faust design, and latency by load.
 
     Runs on the real servers with its own topics, keyspace and state, and removes them afterwards. Each run uses one
-    worker (except with --scale), and is verified unless --no-verify. On a shared machine, ratios within one run are
-    more reliable than absolute figures. Latency is measured from the time at which an event was due.
+    worker (two for --scale takeover, up to four for --scale workers), and is verified unless --no-verify. On a shared
+    machine, ratios within one run are more reliable than absolute figures. Latency is measured from the time at
+    which an event was due.
 
     \b
     Exit codes:  0  everything was measured
