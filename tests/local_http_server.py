@@ -35,7 +35,8 @@ class LocalHttpServer:
         self.port = self._server.server_port
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # looks for the end every 10 ms: a test would wait half a second for it otherwise
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

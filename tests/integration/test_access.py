@@ -1,9 +1,7 @@
 """Kafka over TLS with users: every way in."""
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from app.errors import SettingsError, UnavailableError
 from app.kafka.clients import cluster_id
 from app.settings import Settings
+from tests.local_http_server import LocalHttpServer, QuietHandler
 from tests.secret_settings import PASSWORD
 from tests.secured_servers import CLIENT, Secured
 
@@ -43,27 +42,17 @@ def in_file(secured: Secured, tmp_path: Path, **claims: Any) -> Settings:
 def issuer(secured: Secured) -> Iterator[str]:
     """An identity provider that gives tokens to `CLIENT`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Handler(QuietHandler):
+        def do_POST(self) -> None:  # noqa: N802 -- a name of http.server
             from base64 import b64encode
 
             said = self.headers["Authorization"]
             right = said == "Basic " + b64encode(f"{CLIENT}:{PASSWORD}".encode()).decode()
-            self.send_response(200 if right else 401)
-            self.end_headers()
-            if right:
-                self.wfile.write(f'{{"access_token":"{secured.token(CLIENT)}"}}'.encode())
+            token = f'{{"access_token":"{secured.token(CLIENT)}"}}' if right else ""
+            self.answer(200 if right else 401, token.encode())
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalHttpServer(Handler) as server:
+        yield f"http://127.0.0.1:{server.port}/token"
 
 
 def with_encrypted_key(secured: Secured, tmp_path: Path, password: str | None) -> Settings:

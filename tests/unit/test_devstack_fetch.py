@@ -3,11 +3,9 @@
 import errno
 import hashlib
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +16,7 @@ from app.devstack.jar_downloads import ensure_jars, repository
 from app.devstack.jar_lock import Jar
 from app.devstack.progress import NoProgress
 from app.errors import UnavailableError
+from tests.local_http_server import LocalHttpServer, QuietHandler
 
 CONTENT = {"org.x:one:1": b"one" * 1_000, "org.x:two:2:linux": b"two" * 2_000}
 LOCK = {
@@ -41,27 +40,16 @@ class Repository:
 
 @pytest.fixture
 def maven() -> Iterator[Repository]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:  # noqa: N802 -- a name of http.server
             found.asked.append(self.path)
             data = found.files.get(self.path)
-            self.send_response(404 if data is None else 200)
-            self.send_header("Content-Length", str(len(data or b"")))
-            self.end_headers()
-            self.wfile.write(data or b"")
+            self.answer(404 if data is None else 200, data or b"")
 
-        def log_message(self, *_args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
     files = {f"/m/{jar.path}": CONTENT[jar.coordinate] for jar in LOCK["kafka"]}
-    found = Repository(f"http://127.0.0.1:{server.server_port}/m", files)
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalHttpServer(Handler) as server:
+        found = Repository(f"http://127.0.0.1:{server.port}/m", files)
+        yield found
 
 
 @pytest.fixture(autouse=True)
