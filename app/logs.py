@@ -22,6 +22,8 @@ _LIBRARIES = (
 )
 #: While Kafka is away each of its clients tells so several times a second.
 _CHATTY = "aiokafka"
+#: In an outage Faust tells of each partition, every few seconds, that nothing was fetched or committed.
+_TOLD_BY_PARTITION = ("app.blocks.faust.fetch_thread", "app.blocks.faust.recovery")
 _AGAIN_SECONDS = 30.0
 
 
@@ -111,9 +113,10 @@ def quiet_libraries(level: str) -> None:
     logging.disable(logging.DEBUG)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _TOLD_BY_PARTITION:
+        logging.getLogger(name).addFilter(RepeatFilter())
+    # a filter is not asked about the records of loggers below its own
     for name in list(logging.root.manager.loggerDict):
-        if name.startswith(
-            _CHATTY
-        ):  # a filter is not asked about the records of loggers below its own
+        if name.startswith(_CHATTY):
             logging.getLogger(name).addFilter(NewCoordinatorFilter())
             logging.getLogger(name).addFilter(RepeatFilter())

@@ -32,6 +32,22 @@ def test_alike_messages_are_told_seldom(caplog: pytest.LogCaptureFixture) -> Non
     ]
 
 
+def test_what_faust_tells_of_each_partition_is_told_seldom() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import logging; logging.basicConfig(format='%(message)s')\n"
+         "from app.logs import quiet_libraries\n"
+         "from app.blocks.faust.fetch_thread import BlockConsumerThread\n"
+         "from app.blocks.faust.recovery import BlockRecovery\n"
+         "quiet_libraries('info')\n"
+         "for service in (BlockConsumerThread, BlockRecovery):\n"
+         "    for partition in range(32):\n"
+         "        service.logger.warning('no event of %r', partition)"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stderr.splitlines() == ["no event of 0"] * 2
+
+
 def test_a_new_kafka_has_no_coordinator_for_a_moment(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     logger = logging.Logger("coordinator")
