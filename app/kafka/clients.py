@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, NodeNotReadyError, for_code
 
@@ -19,6 +18,7 @@ from app.blocks.faust.fatal_errors import forbidden
 from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.unreadable_batches import UnreadableBatchPolicy
 from app.errors import NotAnsweringError, UnavailableError
+from app.kafka.admin_client import AdminClient
 from app.kafka.credentials import refusal, security
 from app.server_addresses import resolve_broker
 from app.settings import Settings
@@ -72,7 +72,10 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
         yield client
     except NodeNotReadyError as error:
         # bootstrap servers answer, a broker that they advertise does not
-        raise await unavailable(settings, error, advertised(client)) from error
+        reason = await refusal(settings, resolve_broker(settings), advertised(client))
+        raise UnavailableError(
+            reason or f"Kafka answers, but a broker that is needed does not: try again ({error})"
+        ) from error
     finally:
         await _close(client)
 
@@ -178,14 +181,14 @@ async def _close(client: Any) -> None:
 
 
 @asynccontextmanager
-async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin(settings: Settings) -> AsyncIterator[AdminClient]:
     """A started admin client.
 
     Raises:
         UnavailableError: no broker answers.
     """
     kwargs = client_kwargs(settings)
-    client = AIOKafkaAdminClient(**kwargs, request_timeout_ms=30_000)
+    client = AdminClient(**kwargs, request_timeout_ms=30_000)
     async with started(client, settings) as ready:
         yield ready
 

@@ -1,5 +1,6 @@
 """Finds changelogs that lost everything although their source was read: no state can be rebuilt from them."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from app.kafka.clients import admin, consumer
 from app.kafka.topic_checks import recreated
 from app.settings import Settings
 from app.topics import Topics, TopicSpec
+
+#: Until the group has a coordinator: a new Kafka makes the topic for it first, or its broker has just stopped.
+_COORDINATOR_SECONDS, _AGAIN_SECONDS = 60.0, 0.5
 
 
 async def refuse_lost_changelogs(settings: Settings, topics: Topics) -> None:
@@ -45,14 +49,18 @@ async def refuse_lost_changelogs(settings: Settings, topics: Topics) -> None:
 
 
 async def _committed(client: AIOKafkaAdminClient, settings: Settings) -> Mapping[Any, Any]:
-    try:
-        found: Mapping[Any, Any] = await client.list_consumer_group_offsets(settings.deployment)
-    except KafkaError as error:
-        if error.retriable:  # a new Kafka makes its offsets topic on first use
-            return {}
-        msg = f"Kafka does not return the offsets of {settings.deployment} ({error}): try again"
-        raise forbidden(error) or UnavailableError(msg) from error
-    return found
+    """Empty would say that nothing was read, so this waits for an answer."""
+    deadline = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
+    while True:
+        try:
+            found: Mapping[Any, Any] = await client.list_consumer_group_offsets(settings.deployment)
+        except KafkaError as error:
+            if not error.retriable or asyncio.get_running_loop().time() > deadline:
+                msg = f"Kafka does not return the offsets of {settings.deployment} ({error}): try again"
+                raise forbidden(error) or UnavailableError(msg) from error
+        else:
+            return found
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def _partitions(topic: TopicSpec) -> list[TopicPartition]:

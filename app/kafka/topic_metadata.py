@@ -23,6 +23,8 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from app.kafka.admin_client import ready_broker
+
 _NONE = uuid.UUID(int=0)
 
 
@@ -136,7 +138,7 @@ async def see_topics(client: Any, names: Iterable[str]) -> Mapping[str, SeenTopi
         KafkaError: the broker does not answer, or refuses.
     """
     try:
-        answer = await client.send(client.get_random_node(), _MetadataRequest(names))
+        answer = await client.send(await ready_broker(client), _MetadataRequest(names))
     except (IncompatibleBrokerVersion, NotImplementedError):
         return None
     found = {}
