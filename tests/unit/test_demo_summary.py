@@ -343,6 +343,6 @@ def test_patience_ends_a_wait_in_which_nothing_moves():
     for count in (0, 1, 1):
         patience("waiting for enriched", count, 5)
         clock[0] += STALL_SECONDS * 0.9
-    assert told == ["waiting for enriched: 4 to go, and nothing moves; the worker is asleep"]
+    assert told == ["waiting for enriched: 4 to go, no progress for 10 s; the worker is asleep"]
     with pytest.raises(UnavailableError, match="4 records wait; the worker is asleep"):
         patience("waiting for enriched", 1, 5)

@@ -8,7 +8,7 @@ from app.ops.verification.topic_log import Log, Offsets, wait_for_workers
 
 #: Nothing at all moved for this long: something is wrong, and waiting on would not mend it.
 STALL_SECONDS = 120.0
-#: ... and after this long it is told what the workers say.
+#: After this long, a line tells what the workers say.
 TELL_SECONDS = 10.0
 
 
@@ -72,7 +72,9 @@ class Patience:
             self._last, self._since, self._told = (text, count, total), now, False
         elif now - self._since > TELL_SECONDS and not self._told:
             self._told = True
-            self._tell(f"{text}: {total - count:,} to go, and nothing moves; {self._explain()}")
+            self._tell(
+                f"{text}: {total - count:,} to go, no progress for {TELL_SECONDS:g} s; {self._explain()}"
+            )
         elif now - self._since > STALL_SECONDS:
             msg = (
                 f"{text}: no progress for {STALL_SECONDS:.0f} s, {total - count:,} records wait; "
