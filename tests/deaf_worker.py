@@ -5,7 +5,8 @@
 While the file exists it is not told where logs begin and end, as if the broker that leads those partitions did not
 answer; aiokafka's own patience applies. Where the file names a topic, that goes for the end of its log only. With
 RESUMES=1 it resumes the flow of records, which is open, for some seconds again and again when tables are
-recovered: Faust does so once or twice, at a moment that depends on Kafka's answers.
+recovered: Faust does so once or twice, at a moment that depends on Kafka's answers. While the file of STILL_WHILE
+exists its consumer fetches nothing, and it looks for that more often than it usually does.
 """
 
 import asyncio
@@ -13,9 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-WHILE, RESUMES = "DEAF_WHILE", "RESUMES"
+WHILE, RESUMES, STILL = "DEAF_WHILE", "RESUMES", "STILL_WHILE"
 _PAUSE_SECONDS = 0.2
 _RESUMES, _RESUME_SECONDS = 2_000, 0.002
+_LOOK_SECONDS = 1.0
 
 
 def deafen(file: Path) -> None:
@@ -42,6 +44,22 @@ def deafen(file: Path) -> None:
     Fetcher._proc_offset_requests = asked
 
 
+def stand_still(file: Path) -> None:
+    """Let the consumer send no fetch."""
+    from aiokafka.consumer.fetcher import Fetcher
+
+    from app.blocks.faust import block_consumer
+
+    decide = Fetcher._get_actions_per_node
+
+    def decided(self: Any, assignment: Any) -> Any:
+        fetches, resets, *rest = decide(self, assignment)
+        return ([] if file.exists() else fetches), resets, *rest
+
+    Fetcher._get_actions_per_node = decided
+    block_consumer.LOOK_SECONDS = _LOOK_SECONDS
+
+
 def resume_often() -> None:
     """Let Faust's recovery resume an open flow many times."""
     from faust.tables.recovery import Recovery
@@ -63,6 +81,8 @@ def resume_often() -> None:
 if __name__ == "__main__":
     if WHILE in os.environ:
         deafen(Path(os.environ[WHILE]))
+    if STILL in os.environ:
+        stand_still(Path(os.environ[STILL]))
     if RESUMES in os.environ:
         resume_often()
     from app.lab import lifeline

@@ -214,3 +214,40 @@ def test_kafka_does_not_answer_while_partitions_start_and_recover(
         assert not fleet.restarts
         assert fleet.waits == 0
         assert deployment.verify()["scored"] == 100
+
+
+def test_a_worker_that_fetches_nothing_ends_and_is_started_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    deployment = Deployment(settings)
+    deployment.prepare()
+    still = tmp_path / "still"
+    environ = environ_of(settings) | {deaf_worker.STILL: str(still)}
+    with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
+
+        def has_ended(times: int, topic: str) -> None:
+            wait_until(lambda: len(fleet.restarts) >= times, "the worker to end")
+            assert f"{topic}/" in fleet.restarts[-1]
+            still.unlink()
+            assert "nothing was fetched for" in fleet.restarts[-1]
+            assert "_fetch_requests_routine" in fleet["a"].log.read_text()
+
+        fleet.start("a")
+        fleet.await_ready()
+        deployment.send(transactions(0, 50))
+        deployment.drain()
+        still.touch()
+        deployment.send(transactions(50, 50))
+        has_ended(1, deployment.topics.transactions.name)
+        deployment.drain()
+
+        # while its tables recover
+        fleet.kill("a")
+        fleet.wipe("a")
+        still.touch()
+        fleet.start("a")
+        has_ended(2, "-changelog")
+        fleet.await_ready()
+        deployment.send(transactions(100, 50))
+        deployment.drain()
+        assert deployment.verify()["scored"] == 150

@@ -13,14 +13,18 @@ from typing import Any
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
+from mode import Service
 from mode.utils.futures import notify
 
 from app.blocks.faust.committed_offsets import CommittedOffset
+from app.blocks.faust.fatal_errors import halt
 from app.blocks.faust.fetch_backoff import FetchBackoff
 from app.blocks.faust.fetch_thread import BlockConsumerThread
 from app.blocks.faust.fetched_ranges import Chunk
 from app.blocks.faust.open_transactions import OpenTransactions, UnstableTail
+from app.blocks.faust.standstill import LOOK_SECONDS, LOOKS, Standstill, where
 from app.blocks.faust.stop_deadlines import COMMIT_SECONDS, DRAIN_SECONDS
+from app.errors import StateError
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class BlockConsumer(driver.Consumer):
         self._alone = False
         self._look_at = 0.0
         self._overdue: dict[TP, tuple[int, int]] = {}
+        self._standstill = Standstill()
         self._held: set[TP] = set()
         self._read_offset = _ReadOffsets(self.app.block_sources)
 
@@ -167,13 +172,47 @@ class BlockConsumer(driver.Consumer):
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = set(self._get_active_partitions())  # Faust's own set: never change it
-        for pipeline in self.app.pipelines.values():
-            active -= pipeline.congested()
+        active = self._wanted()
         if active:
             return await self._getmany(active_partitions=active, timeout=timeout), active
         await self.sleep(_IDLE_SLEEP_SECONDS)  # Faust sleeps a whole second here
         return {}, active
+
+    def _wanted(self) -> set[TP]:
+        """The partitions to be fetched now."""
+        wanted = set(self._get_active_partitions())  # Faust's own set: never change it
+        for pipeline in self.app.pipelines.values():
+            wanted -= pipeline.congested()
+        return wanted
+
+    @Service.task
+    async def _watch_fetches(self) -> None:
+        while not self.should_stop:
+            await self.sleep(LOOK_SECONDS)
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look_for_standstill()
+            except Exception as error:  # noqa: BLE001 -- Kafka is away: the next look asks again
+                logger.info("fetch positions are not known: %r", error)
+
+    async def _look_for_standstill(self) -> None:
+        """End the worker where nothing of a partition is fetched although its leader has records."""
+        wanted = self._wanted() if self.flow_active and not self.should_stop else set()
+        still = self._standstill.look(await self._thread.positions(wanted) if wanted else {})
+        if not still:
+            return
+        ends = await self._thread.ends(still)
+        for tp, position in still.items():
+            if ends.get(tp, 0) > max(position, 0) and tp in self.assignment():
+                # why it stands still is not known
+                logger.error("aiokafka's fetcher: %s", await self._thread.fetcher_state())
+                logger.error("Faust's: %s", "; ".join(map(where, self.app._fetcher._futures)))
+                minutes = LOOKS * LOOK_SECONDS / 60
+                error = StateError(
+                    f"nothing was fetched for {minutes:g} minutes from offset {max(position, 0)} on, and Kafka has "
+                    f"records up to {ends[tp]}: the worker must be started again, which loses nothing"
+                )
+                halt(f"{tp.topic}/{tp.partition}", error)
 
     # ------------------------------------------------------------------ rebalance
 

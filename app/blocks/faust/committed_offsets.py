@@ -110,8 +110,8 @@ async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, PartitionProgress]
     committed = await consumer._coordinator.fetch_committed_offsets(wanted)
     found = {tp: at for tp, at in committed.items() if at.offset >= 0}
     fresh = [tp for tp in wanted if tp not in found]
-    first = await _reported(consumer, fresh, OffsetResetStrategy.EARLIEST) if fresh else {}
-    ends = await _reported(consumer, wanted, OffsetResetStrategy.LATEST)
+    first = await reported(consumer, fresh, OffsetResetStrategy.EARLIEST) if fresh else {}
+    ends = await reported(consumer, wanted, OffsetResetStrategy.LATEST)
     if not ends:
         msg = "no broker reports the ends of its partitions"
         raise KafkaTimeoutError(msg)
@@ -125,7 +125,7 @@ async def _see(consumer: Any, tps: Iterable[TP]) -> dict[Any, PartitionProgress]
     }
 
 
-async def _reported(consumer: Any, tps: list[TopicPartition], which: int) -> dict[Any, int]:
+async def reported(consumer: Any, tps: list[TopicPartition], which: int) -> dict[Any, int]:
     """First or last offsets of those partitions whose leader reports them.
 
     The public methods ask again until each partition has an answer: one without a leader would keep those of all

@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.structs import TopicPartition
 from faust.transport.consumer import ensure_TPset
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from app.blocks.faust.committed_offsets import CommittedOffset, carry_metadata, committed
+from app.blocks.faust.committed_offsets import CommittedOffset, carry_metadata, committed, reported
 from app.blocks.faust.fetch_backoff import leave_out
 from app.blocks.faust.fetch_parsing import watch
 from app.blocks.faust.fetched_ranges import fetched_chunks, reset_by_hand
 from app.blocks.faust.kafka_connections import drop_broken
+from app.blocks.faust.standstill import where
 from app.blocks.faust.stopped_partitions import StoppedPartitions
 
 logger = logging.getLogger(__name__)
@@ -94,3 +97,34 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
             committed, self._ensure_consumer(), tps
         )
         return found
+
+    async def positions(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """From where assigned partitions are fetched next, stopped ones left out; -1 where that is not known."""
+        return dict(await self.call_thread(self._positions_here, list(tps)))
+
+    def _positions_here(self, tps: list[TP]) -> dict[TP, int]:
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or not assignment.active:
+            return {}
+        states = {tp: assignment.state_value(TopicPartition(*tp)) for tp in tps}
+        return {
+            tp: state.position if state.has_valid_position else -1
+            for tp, state in states.items()
+            if state is not None and tp not in self.consumer.app.stops
+        }
+
+    async def ends(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """The log ends of those partitions whose leader reports them."""
+        consumer, wanted = self._ensure_consumer(), [TopicPartition(*tp) for tp in tps]
+        found = await self.call_thread(reported, consumer, wanted, OffsetResetStrategy.LATEST)
+        return {TP(*tp): end for tp, end in found.items()}
+
+    async def fetcher_state(self) -> str:
+        """What aiokafka's fetcher is at, for the log."""
+        return str(await self.call_thread(self._state_here))
+
+    def _state_here(self) -> str:
+        fetcher = self._ensure_consumer()._fetcher
+        tasks = "; ".join(where(task) for task in [fetcher._fetch_task, *fetcher._pending_tasks])
+        return f"requests to brokers {sorted(fetcher._in_flight)}; {tasks}"

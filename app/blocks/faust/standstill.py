@@ -1,0 +1,52 @@
+"""Partitions of which nothing is fetched although their leaders have records: then the worker must be started again.
+
+aiokafka fetches in the background, and tells nobody when that stops. It did once in a crash test, after two of three
+brokers had been away at a time: the group counted the worker as alive, its tables were never recovered, and its
+partitions stood still.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+#: How often to look; and how many looks in a row must find a position unchanged. Two minutes: longer than any request
+#: may take, and a start takes less.
+LOOK_SECONDS = 20.0
+LOOKS = 6
+
+
+class Standstill:
+    """Counts how often in a row a fetch position was found unchanged.
+
+    Args:
+        looks: so many make a standstill. Looks are counted, not seconds: a process that was paused has not looked.
+    """
+
+    def __init__(self, looks: int = LOOKS) -> None:
+        self._looks = looks
+        #: By partition: its position, and how many looks have found it.
+        self._seen: dict[Any, tuple[int, int]] = {}
+
+    def look(self, positions: Mapping[Any, int]) -> dict[Any, int]:
+        """The positions that have not moved for so many looks.
+
+        Args:
+            positions: of the partitions that are to be fetched now; one that is left out begins anew.
+        """
+        before, self._seen = self._seen, {}
+        for tp, position in positions.items():
+            was, times = before.get(tp, (position, 0))
+            self._seen[tp] = position, times + 1 if was == position else 1
+        return {tp: at for tp, (at, times) in self._seen.items() if times > self._looks}
+
+
+def where(task: "asyncio.Task[Any] | asyncio.Future[Any]") -> str:
+    """What a task waits for, from its outermost call to its innermost one, for the log."""
+    if not isinstance(task, asyncio.Task) or task.done():
+        return repr(task)
+    calls: list[str] = []
+    waits: Any = task.get_coro()
+    while (frame := getattr(waits, "cr_frame", None)) is not None:
+        calls.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+        waits = waits.cr_await
+    return " > ".join([*calls, repr(waits)])

@@ -1,0 +1,43 @@
+"""A position counts as standing still after so many looks in a row."""
+
+import asyncio
+
+from app.blocks.faust.standstill import Standstill, where
+
+
+def test_a_position_stands_still_once_it_was_found_unchanged_often_enough() -> None:
+    watch = Standstill(looks=2)
+    assert watch.look({"a": 5, "b": 7}) == {}
+    assert watch.look({"a": 5, "b": 8}) == {}
+    assert watch.look({"a": 5, "b": 8}) == {"a": 5}
+    assert watch.look({"a": 6, "b": 8}) == {"b": 8}
+    assert watch.look({"a": 6, "b": 9}) == {}
+
+
+def test_a_partition_that_was_not_to_be_fetched_begins_anew() -> None:
+    watch = Standstill(looks=1)
+    assert watch.look({"a": 5}) == {}
+    assert watch.look({}) == {}
+    assert watch.look({"a": 5}) == {}
+    assert watch.look({"a": 5}) == {"a": 5}
+
+
+def test_where_a_task_waits_is_told_to_its_innermost_call() -> None:
+    async def inner(waits: asyncio.Future[None]) -> None:
+        await waits
+
+    async def outer(waits: asyncio.Future[None]) -> None:
+        await inner(waits)
+
+    async def told() -> str:
+        waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(outer(waits))
+        await asyncio.sleep(0)
+        text = where(task)
+        waits.set_result(None)
+        await task
+        return text
+
+    text = asyncio.run(told())
+    calls = text.split(" > ")
+    assert [call.partition(":")[0].rpartition(".")[2] for call in calls[:2]] == ["outer", "inner"]
