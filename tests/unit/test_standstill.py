@@ -1,6 +1,7 @@
 """A position counts as standing still after so many looks in a row."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from app.blocks.faust.standstill import Standstill, where
 
@@ -26,8 +27,13 @@ def test_where_a_task_waits_is_told_to_its_innermost_call() -> None:
     async def inner(waits: asyncio.Future[None]) -> None:
         await waits
 
-    async def outer(waits: asyncio.Future[None]) -> None:
+    async def items(waits: asyncio.Future[None]) -> AsyncIterator[None]:
         await inner(waits)
+        yield
+
+    async def outer(waits: asyncio.Future[None]) -> None:
+        async for _ in items(waits):
+            pass
 
     async def told() -> str:
         waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -40,4 +46,8 @@ def test_where_a_task_waits_is_told_to_its_innermost_call() -> None:
 
     text = asyncio.run(told())
     calls = text.split(" > ")
-    assert [call.partition(":")[0].rpartition(".")[2] for call in calls[:2]] == ["outer", "inner"]
+    assert [call.partition(":")[0].rpartition(".")[2] for call in calls[:3]] == [
+        "outer",
+        "items",
+        "inner",
+    ]

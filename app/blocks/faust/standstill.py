@@ -6,7 +6,9 @@ partitions stood still.
 """
 
 import asyncio
+import gc
 from collections.abc import Mapping
+from types import AsyncGeneratorType
 from typing import Any
 
 #: How often to look; and how many looks in a row must find a position unchanged. Two minutes: longer than any request
@@ -46,7 +48,23 @@ def where(task: "asyncio.Task[Any] | asyncio.Future[Any]") -> str:
         return repr(task)
     calls: list[str] = []
     waits: Any = task.get_coro()
-    while (frame := getattr(waits, "cr_frame", None)) is not None:
+    while (step := _step(waits)) is not None:
+        frame, waits = step
         calls.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
-        waits = waits.cr_await
     return " > ".join([*calls, repr(waits)])
+
+
+def _step(waits: Any) -> tuple[Any, Any] | None:
+    """The frame of what is awaited, and what that awaits in turn; None: it has none."""
+    for generator in (
+        gc.get_referents(waits) if type(waits).__name__.startswith("async_gen") else ()
+    ):
+        if isinstance(
+            generator, AsyncGeneratorType
+        ):  # what awaits its next item does not tell otherwise
+            waits = generator
+    for kind in ("cr", "ag"):
+        frame = getattr(waits, f"{kind}_frame", None)
+        if frame is not None:
+            return frame, getattr(waits, f"{kind}_await")
+    return None
