@@ -205,7 +205,7 @@ class BlockConsumer(driver.Consumer):
         for tp, position in still.items():
             if ends.get(tp, 0) > max(position, 0) and tp in self.assignment():
                 # why it stands still is not known
-                logger.error("aiokafka's fetcher: %s", await self._thread.fetcher_state())
+                logger.error("aiokafka's fetcher: %s", await self._thread.fetcher_state(still))
                 logger.error("Faust's: %s", "; ".join(map(where, self.app._fetcher._futures)))
                 minutes = LOOKS * LOOK_SECONDS / 60
                 error = StateError(

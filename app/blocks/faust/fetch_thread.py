@@ -120,11 +120,29 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
         found = await self.call_thread(reported, consumer, wanted, OffsetResetStrategy.LATEST)
         return {TP(*tp): end for tp, end in found.items()}
 
-    async def fetcher_state(self) -> str:
-        """What aiokafka's fetcher is at, for the log."""
-        return str(await self.call_thread(self._state_here))
+    async def fetcher_state(self, still: Iterable[TP]) -> str:
+        """What aiokafka's fetcher is at, for the log.
 
-    def _state_here(self) -> str:
-        fetcher = self._ensure_consumer()._fetcher
-        tasks = "; ".join(where(task) for task in [fetcher._fetch_task, *fetcher._pending_tasks])
-        return f"requests to brokers {sorted(fetcher._in_flight)}; {tasks}"
+        Args:
+            still: partitions of which nothing is fetched.
+        """
+        return str(await self.call_thread(self._state_here, list(still)))
+
+    def _state_here(self, still: list[TP]) -> str:
+        consumer = self._ensure_consumer()
+        fetcher, client = consumer._fetcher, consumer._client
+        assignment = consumer._subscription.subscription.assignment
+        parts = [f"requests to brokers {sorted(fetcher._in_flight)}"]
+        parts += [
+            where(task)
+            for task in [fetcher._fetch_task, client._sync_task, *fetcher._pending_tasks]
+        ]
+        for tp in still:
+            state = assignment.state_value(tp)
+            parts.append(
+                f"{tp.topic}/{tp.partition}: leader {client.cluster.leader_for_partition(tp)}, "
+                f"replica {fetcher._select_read_replica(tp)}, holds {type(fetcher._records.get(tp)).__name__}, "
+                f"rests {tp in self.consumer.resting}, paused {state.paused}, position {state._position}, "
+                f"highwater {state.highwater}, answered {state.timestamp}"
+            )
+        return "; ".join(parts)
