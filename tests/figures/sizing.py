@@ -167,7 +167,7 @@ def table(rates: Sequence[float], given: Inputs) -> Iterator[str]:
             (f"{s.workers:,} + {s.spare}" for s in sizes),
         ),
         (
-            "partitions per deployment: two per worker except spare ones, in fours",
+            "partitions per deployment: two per worker (spare workers not counted), rounded up to a multiple of four",
             (f"{s.partitions}" for s in sizes),
         ),
         (

@@ -225,9 +225,8 @@ def test_a_worker_that_fetches_nothing_ends_and_is_started_again(
     environ = environ_of(settings) | {deaf_worker.STILL: str(still)}
     with Fleet(environ, tmp_path, module=deaf_worker.__name__) as fleet:
 
-        def has_ended(times: int, topic: str) -> None:
+        def has_ended(times: int) -> None:
             wait_until(lambda: len(fleet.restarts) >= times, "the worker to end")
-            assert f"{topic}/" in fleet.restarts[-1]
             still.unlink()
             assert "nothing was fetched for" in fleet.restarts[-1]
             assert "_fetch_requests_routine" in fleet["a"].log.read_text()
@@ -238,7 +237,7 @@ def test_a_worker_that_fetches_nothing_ends_and_is_started_again(
         deployment.drain()
         still.touch()
         deployment.send(transactions(50, 50))
-        has_ended(1, deployment.topics.transactions.name)
+        has_ended(1)
         deployment.drain()
 
         # while its tables recover
@@ -246,7 +245,8 @@ def test_a_worker_that_fetches_nothing_ends_and_is_started_again(
         fleet.wipe("a")
         still.touch()
         fleet.start("a")
-        has_ended(2, "-changelog")
+        has_ended(2)
+        assert "-changelog/" in fleet.restarts[-1]
         fleet.await_ready()
         deployment.send(transactions(100, 50))
         deployment.drain()

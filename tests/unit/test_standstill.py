@@ -6,21 +6,33 @@ from collections.abc import AsyncIterator
 from app.blocks.faust.standstill import Standstill, where
 
 
-def test_a_position_stands_still_once_it_was_found_unchanged_often_enough() -> None:
+def test_a_position_stands_still_once_records_were_found_behind_it_often_enough() -> None:
     watch = Standstill(looks=2)
-    assert watch.look({"a": 5, "b": 7}) == {}
-    assert watch.look({"a": 5, "b": 8}) == {}
-    assert watch.look({"a": 5, "b": 8}) == {"a": 5}
-    assert watch.look({"a": 6, "b": 8}) == {"b": 8}
-    assert watch.look({"a": 6, "b": 9}) == {}
+    ends = {"a": 6, "b": 9}
+    assert watch.look({"a": 5, "b": 7}, ends) == {}
+    assert watch.look({"a": 5, "b": 8}, ends) == {}
+    assert watch.look({"a": 5, "b": 8}, ends) == {"a": 5}
+    assert watch.look({"a": 6, "b": 8}, ends) == {"b": 8}
+    assert watch.look({"a": 6, "b": 9}, ends) == {}
+
+
+def test_records_that_have_just_come_to_a_quiet_partition_are_no_standstill() -> None:
+    watch = Standstill(looks=2)
+    for _ in range(10):
+        assert watch.look({"a": 5, "new": -1}, {"a": 5, "new": 0}) == {}
+    assert watch.look({"a": 5}, {"a": 6}) == {}
+    assert watch.look({"a": 5}, {}) == {}  # its leader did not answer
+    assert watch.look({"a": 5}, {"a": 6}) == {}
+    assert watch.look({"a": 5}, {"a": 7}) == {}
+    assert watch.look({"a": 5}, {"a": 7}) == {"a": 5}
 
 
 def test_a_partition_that_was_not_to_be_fetched_begins_anew() -> None:
     watch = Standstill(looks=1)
-    assert watch.look({"a": 5}) == {}
-    assert watch.look({}) == {}
-    assert watch.look({"a": 5}) == {}
-    assert watch.look({"a": 5}) == {"a": 5}
+    assert watch.look({"a": 5}, {"a": 6}) == {}
+    assert watch.look({}, {}) == {}
+    assert watch.look({"a": 5}, {"a": 6}) == {}
+    assert watch.look({"a": 5}, {"a": 6}) == {"a": 5}
 
 
 def test_where_a_task_waits_is_told_to_its_innermost_call() -> None:

@@ -198,21 +198,19 @@ class BlockConsumer(driver.Consumer):
     async def _look_for_standstill(self) -> None:
         """End the worker where nothing of a partition is fetched although its leader has records."""
         wanted = self._wanted() if self.flow_active and not self.should_stop else set()
-        still = self._standstill.look(await self._thread.positions(wanted) if wanted else {})
-        if not still:
-            return
-        ends = await self._thread.ends(still)
-        for tp, position in still.items():
-            if ends.get(tp, 0) > max(position, 0) and tp in self.assignment():
-                # why it stands still is not known
-                logger.error("aiokafka's fetcher: %s", await self._thread.fetcher_state(still))
-                logger.error("Faust's: %s", "; ".join(map(where, self.app._fetcher._futures)))
-                minutes = LOOKS * LOOK_SECONDS / 60
-                error = StateError(
-                    f"nothing was fetched for {minutes:g} minutes from offset {max(position, 0)} on, and Kafka has "
-                    f"records up to {ends[tp]}: the worker must be started again, which loses nothing"
-                )
-                halt(f"{tp.topic}/{tp.partition}", error)
+        positions = await self._thread.positions(wanted) if wanted else {}
+        ends = await self._thread.ends(positions) if positions else {}
+        still = self._standstill.look(positions, ends)
+        for tp in still.keys() & self.assignment():
+            # why it stands still is not known
+            logger.error("aiokafka's fetcher: %s", await self._thread.fetcher_state(still))
+            logger.error("Faust's: %s", "; ".join(map(where, self.app._fetcher._futures)))
+            minutes, position = LOOKS * LOOK_SECONDS / 60, max(still[tp], 0)
+            error = StateError(
+                f"nothing was fetched for {minutes:g} minutes from offset {position} on, and Kafka has records up to "
+                f"{ends[tp]}: the worker must be started again, which loses nothing"
+            )
+            halt(f"{tp.topic}/{tp.partition}", error)
 
     # ------------------------------------------------------------------ rebalance
 

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from types import AsyncGeneratorType
 from typing import Any
 
-#: How often to look; and how many looks in a row must find a position unchanged. Two minutes: longer than any request
-#: may take, and a start takes less.
+#: How often to look; and how many looks in a row must find records behind the same position. Two minutes: longer than
+#: any request may take, and a start takes less.
 LOOK_SECONDS = 20.0
 LOOKS = 6
 
 
 class Standstill:
-    """Counts how often in a row a fetch position was found unchanged.
+    """Counts how often in a row records were found behind the same fetch position.
+
+    A position alone tells nothing: where a partition was quiet, records may have come a moment ago.
 
     Args:
         looks: so many make a standstill. Looks are counted, not seconds: a process that was paused has not looked.
@@ -26,19 +28,21 @@ class Standstill:
 
     def __init__(self, looks: int = LOOKS) -> None:
         self._looks = looks
-        #: By partition: its position, and how many looks have found it.
+        #: By partition: its position, and how many looks have found records behind it.
         self._seen: dict[Any, tuple[int, int]] = {}
 
-    def look(self, positions: Mapping[Any, int]) -> dict[Any, int]:
-        """The positions that have not moved for so many looks.
+    def look(self, positions: Mapping[Any, int], ends: Mapping[Any, int]) -> dict[Any, int]:
+        """The positions behind which so many looks have found records.
 
         Args:
             positions: of the partitions that are to be fetched now; one that is left out begins anew.
+            ends: of the logs, as far as they are known.
         """
         before, self._seen = self._seen, {}
         for tp, position in positions.items():
-            was, times = before.get(tp, (position, 0))
-            self._seen[tp] = position, times + 1 if was == position else 1
+            if ends.get(tp, 0) > max(position, 0):
+                was, times = before.get(tp, (position, 0))
+                self._seen[tp] = position, times + 1 if was == position else 1
         return {tp: at for tp, (at, times) in self._seen.items() if times > self._looks}
 
 
