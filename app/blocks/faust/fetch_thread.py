@@ -143,6 +143,6 @@ class BlockConsumerThread(driver.AIOKafkaConsumerThread):
                 f"{tp.topic}/{tp.partition}: leader {client.cluster.leader_for_partition(tp)}, "
                 f"replica {fetcher._select_read_replica(tp)}, holds {type(fetcher._records.get(tp)).__name__}, "
                 f"rests {tp in self.consumer.resting}, paused {state.paused}, position {state._position}, "
-                f"highwater {state.highwater}, answered {state.timestamp}"
+                f"highwater {state.highwater}, stable {state.lso}, answered {state.timestamp}"
             )
         return "; ".join(parts)
