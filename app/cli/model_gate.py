@@ -50,7 +50,7 @@ def gate(model: str, from_ms: int | None, threshold: float | None, as_json: bool
     \b
     Exit codes:  0  the model passes
                  1  it does not pass; the output says why
-                 2  there is nothing to compare, or workers could not load the model
+                 2  there is nothing to compare, or a model cannot be loaded
                  3  Kafka or Cassandra does not answer
                  4  the model is not registered
                  5  topics or tables are missing

@@ -58,7 +58,8 @@ def retrain(promote: bool, min_new: int, name: str | None, key: Path | None, as_
     --promote promotes it; without this option, the call only reports the pass.
 
     Neither step uses transactions that are younger than FRAUDSTREAM_LABEL_DELAY, because some of their labels have
-    not arrived. Those are mostly labels of genuine transactions, so the sample would contain too much fraud.
+    not arrived. The missing labels are mostly those of genuine transactions, so the sample would contain too much
+    fraud.
 
     It is safe to call the command again at any time, because it reads from the log and the registry what was done.
     While one call is running, a second one does nothing and exits with 3.

@@ -153,6 +153,7 @@ def test_spans(seconds, words):
         ("terminal_last_label", 1.0, "the latest label at this terminal is fraud"),
         ("terminal_fraud_share_last_5", 0.8, "80% of the last 5 labels at this terminal are fraud"),
         ("terminal_fraud_streak", 3.0, "3 consecutive confirmed frauds at this terminal"),
+        ("terminal_fraud_streak", 1.0, "1 confirmed fraud at this terminal"),
         (
             "terminal_fraud_streak_age",
             9.5,

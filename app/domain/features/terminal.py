@@ -36,7 +36,15 @@ def _count(facts: ExplainedTransaction) -> str:
 def _plain_streak(facts: ExplainedTransaction) -> str:
     if not facts.value:
         return "no confirmed fraud at normal amounts at this terminal"
+    if facts.value == 1:
+        return "1 confirmed fraud at this terminal had a normal amount for its card"
     return f"{facts.value:.0f} consecutive confirmed frauds at this terminal had normal amounts for their cards"
+
+
+def _streak(facts: ExplainedTransaction) -> str:
+    if facts.value == 1:
+        return "1 confirmed fraud at this terminal"
+    return f"{facts.value:.0f} consecutive confirmed frauds at this terminal"
 
 
 def _plain_streak_age(facts: ExplainedTransaction) -> str:
@@ -155,7 +163,7 @@ TERMINAL_FEATURES = (
         "number of recent labels after the last genuine one: the fraud streak",
         "terminal",
         "float(labels.streak)",
-        lambda facts: f"{facts.value:.0f} consecutive confirmed frauds at this terminal",
+        _streak,
         fact=_FRAUDS,
     ),
     Feature(
