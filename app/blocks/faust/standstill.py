@@ -1,8 +1,8 @@
 """Partitions of which nothing is fetched although their leaders have records: then the worker must be started again.
 
-aiokafka fetches in the background, and tells nobody when that stops. It did once in a crash test, after two of three
-brokers had been away at a time: the group counted the worker as alive, its tables were never recovered, and its
-partitions stood still.
+It happened in crash tests, when a rebalance followed an outage of brokers: the leaders answered fetches without an
+error and without a record. The group counted the worker as alive, and its tables were never recovered. The cause is not
+known: it may be Kafka, which returns nothing while it knows its high watermark as an offset only.
 """
 
 import asyncio
